@@ -1,0 +1,1 @@
+"""Hypervisors, each behind the small interface of `proa.drivers.base`."""

@@ -1,0 +1,105 @@
+"""What a hypervisor driver is to the rest of Proa.
+
+Nobody tests a driver's name: what differs is said by Capabilities.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a driver can do on this host."""
+
+    loopback_link: bool  # the guest's link port is forwarded to a loopback port of the host
+
+
+@dataclass(frozen=True)
+class DriverInfo:
+    """What `probe` found: the hypervisor's version and how it will run code."""
+
+    version: str
+    accelerator: str  # `kvm`, `hvf`, `whpx` or `tcg`
+    reason: str  # why it is this accelerator, one line
+
+
+@dataclass(frozen=True)
+class BootSpec:
+    """All a driver must know to boot one machine. Paths are absolute."""
+
+    name: str
+    cpus: int
+    memory: int  # bytes
+    kernel: Path
+    initrd: Path
+    root: Path  # the read-only root image
+    data_disk: Path  # qcow2
+    command_line: str  # the kernel's, without what the driver itself adds (console)
+    guest_config: Path  # a private file with the guest's config (JSON), given to it by fw_cfg
+    runtime: Path  # a private folder for sockets and pid, gone after a reboot
+    console_log: Path
+    lock_fd: int  # kept open by the hypervisor for as long as it lives
+
+
+class ExitReason(enum.StrEnum):
+    POWER_OFF = "power-off"  # the guest shut down
+    RESET = "reset"  # the guest rebooted, or its kernel panicked: the hypervisor does not restart it
+    QUIT = "quit"  # we asked
+    DIED = "died"  # killed or crashed
+
+
+class Hypervisor(Protocol):
+    """One running hypervisor process, made or adopted."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def accelerator(self) -> str: ...
+    @property
+    def link_address(self) -> tuple[str, int]:
+        """Where on the host's loopback the guest's link port is."""
+
+    @property
+    def ended(self) -> asyncio.Future[ExitReason]:
+        """Done when the process is gone, within a second of its end; never raises."""
+
+    async def is_paused(self) -> bool:
+        """True between `boot` and the first `resume`. Raises ProaError `hypervisor-silent`."""
+
+    async def resume(self) -> None:
+        """Let the guest run."""
+
+    async def quit(self, timeout: float = 10.0) -> None:
+        """End the process: ask, then SIGKILL within `timeout` seconds. Safe to call twice."""
+
+    async def detach(self) -> None:
+        """Let go of monitor and console; the machine goes on running."""
+
+
+class Driver(Protocol):
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    async def probe(self, progress: Callable[[str], None]) -> DriverInfo:
+        """Find the hypervisor and prove an accelerator. Raises ProaError `qemu-missing`, `qemu-too-old` …"""
+
+    async def make_disk(self, path: Path, size: int) -> None:
+        """A new sparse data disk, made whole or not at all. Raises ProaError `disk-full` …"""
+
+    async def grow_disk(self, path: Path, size: int) -> None:
+        """Make the data disk at least `size` bytes; never shrinks."""
+
+    async def boot(self, spec: BootSpec, progress: Callable[[str], None]) -> Hypervisor:
+        """Start the hypervisor detached with the guest paused. On failure nothing is left running.
+
+        Raises ProaError with layer `hypervisor`.
+        """
+
+    async def adopt(self, runtime: Path, console_log: Path) -> Hypervisor | None:
+        """Take over what an earlier agent booted in `runtime`, or None if it is not there any more."""

@@ -1,0 +1,1 @@
+"""Plain data: machine config, states, problems, events. A leaf: imports nothing of Proa's."""
