@@ -22,7 +22,7 @@ def check_name(name: str) -> str:
     raise ProaError(
         "bad-name",
         f"a machine cannot be called {shown!r}",
-        why=f"names are 1 to {MAX_NAME} characters of a-z, 0-9, '-', '_' and '.', starting with a letter or digit",
+        why=f"names are 1 to {MAX_NAME} of a-z, 0-9, '-', '_' and '.', and start with a letter or digit",
         hint="choose another name, for example: proa start work",
         usage=True,
     )

@@ -1,0 +1,74 @@
+"""Locks that die with their holder: flock on POSIX, a locked byte on Windows.
+
+A child that inherits the descriptor of a POSIX lock keeps it held: so a machine's
+lock tells whether its hypervisor lives, whatever became of the agent.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from proa.system.files import explain
+
+
+class FileLock:
+    """A held lock; `fd` may be handed to a child process."""
+
+    def __init__(self, path: Path, fd: int) -> None:
+        self.path = path
+        self.fd = fd
+
+    @classmethod
+    def try_acquire(cls, path: Path) -> FileLock | None:
+        """The lock, or None while somebody else holds it. Raises ProaError where the file cannot be made."""
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        except OSError as error:
+            raise explain(error, f"open the lock {path}") from error
+        if _lock(fd):
+            return cls(path, fd)
+        os.close(fd)
+        return None
+
+    def write(self, text: str) -> None:
+        """Say who holds it, for people and for `proa`."""
+        os.ftruncate(self.fd, 0)
+        os.lseek(self.fd, 0, os.SEEK_SET)
+        os.write(self.fd, text.encode())
+
+    def release(self) -> None:
+        """Close our descriptor; where a child inherited it, the child goes on holding the lock."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def is_held(path: Path) -> bool:
+    """True while any process holds the lock at `path`."""
+    if not path.exists():
+        return False
+    lock = FileLock.try_acquire(path)
+    if lock is None:
+        return True
+    lock.release()
+    return False
+
+
+def _lock(fd: int) -> bool:
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            # A byte far behind the content, so that the file stays readable while it is locked.
+            os.lseek(fd, 1 << 30, os.SEEK_SET)
+            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+            os.lseek(fd, 0, os.SEEK_SET)
+        else:
+            import fcntl
+
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

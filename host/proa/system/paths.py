@@ -1,0 +1,124 @@
+"""Where everything of Proa's lies on disk: the one module that names its files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from proa.system.files import make_private_folder
+from proa.system.roots import check_socket, engine_socket, home_folder, run_folder
+
+
+@dataclass(frozen=True)
+class MachinePaths:
+    """The files of one machine: what must last in `folder`, what a reboot may take in `runtime`."""
+
+    name: str
+    folder: Path
+    runtime: Path
+    logs: Path
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "machine.toml"
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "state.json"
+
+    @property
+    def data_disk(self) -> Path:
+        return self.folder / "data.qcow2"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the hypervisor for as long as it lives."""
+        return self.folder / "lock"
+
+    @property
+    def console_log(self) -> Path:
+        return self.logs / f"{self.name}-console.log"
+
+    @property
+    def hypervisor_log(self) -> Path:
+        return self.runtime / "qemu.log"
+
+    @property
+    def engine_socket(self) -> Path:
+        return Path(engine_socket(str(self.runtime.parent), self.name))
+
+    @property
+    def guest_config(self) -> Path:
+        return self.runtime / "guest.json"
+
+    @property
+    def link_key(self) -> Path:
+        return self.runtime / "link.key"
+
+
+@dataclass(frozen=True)
+class Places:
+    """The folders of one installation. `home` is PROA_HOME where it is set."""
+
+    home: Path | None
+    data: Path
+    cache: Path
+    run: Path
+    logs: Path
+
+    @classmethod
+    def current(cls, environ: Mapping[str, str] | None = None) -> Places:
+        """The places that PROA_HOME or the system's own rules name. Raises ProaError `bad-home`."""
+        environ = os.environ if environ is None else environ
+        run = Path(run_folder(environ))
+        if chosen := home_folder(environ):
+            home = Path(chosen)
+            return cls(home=home, data=home, cache=home / "cache", run=run, logs=home / "logs")
+        import platformdirs
+
+        dirs = platformdirs.PlatformDirs("proa", appauthor=False)
+        return cls(
+            home=None,
+            data=dirs.user_data_path,
+            cache=dirs.user_cache_path,
+            run=run,
+            logs=dirs.user_log_path,
+        )
+
+    def make(self) -> None:
+        """Make every folder, private to the user. Raises ProaError `folder-not-private` …"""
+        # Without PROA_HOME the runtime folder may lie below /tmp, where its parent must be ours as well.
+        first = self.run.parent if self.home is None else self.home
+        for folder in (first, self.data, self.cache, self.run, self.logs, self.images, self.machines):
+            make_private_folder(folder)
+
+    @property
+    def images(self) -> Path:
+        return self.data / "images"
+
+    @property
+    def machines(self) -> Path:
+        return self.data / "machines"
+
+    @property
+    def agent_socket(self) -> Path:
+        return Path(check_socket(str(self.run / "agent.sock")))
+
+    @property
+    def agent_lock(self) -> Path:
+        """Held by the one agent of this installation; its first line is the agent's pid."""
+        return self.run / "agent.lock"
+
+    @property
+    def agent_log(self) -> Path:
+        return self.logs / "agent.log"
+
+    @property
+    def acceleration(self) -> Path:
+        return self.cache / "acceleration.json"
+
+    def machine(self, name: str) -> MachinePaths:
+        """Paths for a checked name (proa.model.names.check_name)."""
+        return MachinePaths(name=name, folder=self.machines / name, runtime=self.run / name, logs=self.logs)

@@ -1,0 +1,258 @@
+"""The one door for subprocesses, and the proof that a process is still the one we started."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from proa.model.errors import ProaError
+from proa.system.files import explain
+
+POLL = 0.05  # seconds between looks where the system cannot tell us of a process's end
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a command left: its exit status (negative: the signal), output and errors."""
+
+    argv: tuple[str, ...]
+    status: int
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def line(self) -> str:
+        """The command as a line that can be pasted into a shell."""
+        return shlex.join(self.argv)
+
+    def check(self, doing: str) -> Finished:
+        """Self if it ended well, else ProaError `command-failed` with its last line of errors."""
+        if self.status == 0:
+            return self
+        told = self.stderr.decode("utf-8", "replace").strip().splitlines()
+        how = f"signal {-self.status}" if self.status < 0 else f"exit status {self.status}"
+        raise ProaError(
+            "command-failed",
+            f"cannot {doing}",
+            why=f"{Path(self.argv[0]).name}: {told[-1] if told else how}",
+            hint=f"to see for yourself: {self.line}",
+        )
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    timeout: float,
+    input: bytes | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> Finished:
+    """Run a command to its end within `timeout` seconds. Raises ProaError `command-missing`, `command-hung`."""
+    try:
+        done = subprocess.run(  # noqa: TID251  (this is the door)
+            list(argv),
+            input=input,
+            stdin=subprocess.DEVNULL if input is None else None,
+            capture_output=True,
+            timeout=timeout,
+            env=env,
+            cwd=cwd,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise ProaError(
+            "command-missing",
+            f"cannot run {argv[0]}",
+            why="it is not installed",
+            hint="install it and try again",
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise ProaError(
+            "command-hung",
+            f"{Path(argv[0]).name} did not end within {timeout:.0f} s",
+            hint=f"to see for yourself: {shlex.join(argv)}",
+        ) from error
+    except OSError as error:
+        raise explain(error, f"run {argv[0]}") from error
+    return Finished(tuple(argv), done.returncode, done.stdout, done.stderr)
+
+
+async def run_async(
+    argv: Sequence[str],
+    *,
+    timeout: float,
+    input: bytes | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> Finished:
+    """`run` without holding up the event loop."""
+    return await asyncio.to_thread(run, argv, timeout=timeout, input=input, env=env, cwd=cwd)
+
+
+@dataclass(frozen=True)
+class ProcessIdentity:
+    """A process that cannot be mistaken for a later one with its pid: pid and start time."""
+
+    pid: int
+    started: str
+
+
+def identify(pid: int) -> ProcessIdentity | None:
+    """The identity of the living process `pid`; None for none, or one that has ended (a zombie)."""
+    if sys.platform == "linux":
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2].split()
+            boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        except OSError:
+            return None
+        # proc(5): field 3 is the state, field 22 the start time in clock ticks since boot.
+        return None if fields[0] in (b"Z", b"X") else ProcessIdentity(pid, f"{boot}:{int(fields[19])}")
+    if sys.platform == "win32":
+        shell = ["powershell", "-NoProfile", "-Command"]
+        told = run([*shell, f"(Get-Process -Id {pid}).StartTime.Ticks"], timeout=10)
+    else:
+        told = run(["ps", "-o", "lstart=", "-p", str(pid)], timeout=10)
+    started = told.stdout.decode("ascii", "replace").strip()
+    return ProcessIdentity(pid, started) if told.status == 0 and started else None
+
+
+def alive(identity: ProcessIdentity) -> bool:
+    return identify(identity.pid) == identity
+
+
+def kill(identity: ProcessIdentity, *, force: bool = False) -> bool:
+    """Signal (SIGTERM, or SIGKILL) the process if it is proved to be that one; False if it is not there."""
+    if sys.platform == "linux":
+        return _kill_by_handle(identity, signal.SIGKILL if force else signal.SIGTERM)
+    if not alive(identity):
+        return False
+    try:
+        # Windows has no SIGKILL; its SIGTERM is TerminateProcess already.
+        os.kill(identity.pid, getattr(signal, "SIGKILL", signal.SIGTERM) if force else signal.SIGTERM)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _kill_by_handle(identity: ProcessIdentity, number: int) -> bool:
+    """The pidfd is opened first: what is proved after that cannot change under our hands."""
+    if sys.platform != "linux":
+        return False
+    try:
+        handle = os.pidfd_open(identity.pid)
+    except OSError:
+        return False
+    try:
+        if not alive(identity):
+            return False
+        signal.pidfd_send_signal(handle, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+async def wait_end(identity: ProcessIdentity) -> None:
+    """Return when the process is gone (or a zombie). A child of ours is reaped."""
+    if sys.platform == "linux":
+        try:
+            handle = os.pidfd_open(identity.pid)
+        except OSError:
+            return
+        try:
+            if alive(identity):
+                await _readable(handle)
+        finally:
+            os.close(handle)
+        _reap(identity.pid)
+        return
+    while await asyncio.to_thread(alive, identity):
+        await asyncio.sleep(POLL)  # noqa: ASYNC110  (the system has no event to wait for)
+
+
+async def _readable(handle: int) -> None:
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_reader(handle, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(handle)
+
+
+def _reap(pid: int) -> None:
+    if sys.platform != "win32":
+        try:
+            os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:
+            return  # not our child: an adopted machine's
+
+
+def spawn_detached(
+    argv: Sequence[str],
+    *,
+    log: Path,
+    pass_fds: Sequence[int] = (),
+    env: Mapping[str, str] | None = None,
+) -> ProcessIdentity:
+    """Start a process in a session of its own that outlives us; its output is appended to `log` (0600).
+
+    Raises ProaError `command-missing`, or what the disk said of the log.
+    """
+    flags = 0
+    if sys.platform == "win32":
+        flags = subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP
+    try:
+        out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    except OSError as error:
+        raise explain(error, f"open the log {log}") from error
+    try:
+        child = subprocess.Popen(  # noqa: TID251  (this is the door)
+            list(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            pass_fds=tuple(pass_fds),
+            env=env,
+            start_new_session=True,
+            creationflags=flags,
+            cwd="/" if sys.platform != "win32" else None,
+        )
+    except FileNotFoundError as error:
+        raise ProaError("command-missing", f"cannot run {argv[0]}", why="it is not installed") from error
+    except OSError as error:
+        raise explain(error, f"run {argv[0]}") from error
+    finally:
+        os.close(out)
+    # Popen warns of a living child when it is collected; this one is meant to live, and wait_end reaps it.
+    child.returncode = 0
+    identity = identify(child.pid)
+    return identity or ProcessIdentity(child.pid, "ended")
+
+
+def which(name: str) -> Path | None:
+    """The program `name` on PATH, absolute entries only: never one of the current folder."""
+    for entry in os.environ.get("PATH", os.defpath).split(os.pathsep):
+        if Path(entry).is_absolute() and (found := shutil.which(name, path=entry)):
+            return Path(found)
+    return None
+
+
+def wait_until_gone(identity: ProcessIdentity, timeout: float) -> bool:
+    """Block until the process is gone, at most `timeout` seconds; True when it is gone."""
+    deadline = time.monotonic() + timeout
+    while alive(identity):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL)
+    return True
