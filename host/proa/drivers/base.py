@@ -84,10 +84,17 @@ class Hypervisor(Protocol):
 
 class Driver(Protocol):
     @property
+    def name(self) -> str:
+        """As `driver` in machine.toml names it."""
+
+    @property
     def capabilities(self) -> Capabilities: ...
 
-    async def probe(self, progress: Callable[[str], None]) -> DriverInfo:
-        """Find the hypervisor and prove an accelerator. Raises ProaError `qemu-missing`, `qemu-too-old` …"""
+    async def probe(self, kernel: Path, initrd: Path, progress: Callable[[str], None]) -> DriverInfo:
+        """Find the hypervisor and prove an accelerator by booting `kernel` and `initrd`.
+
+        Raises ProaError `qemu-missing`, `qemu-too-old` …
+        """
 
     async def make_disk(self, path: Path, size: int) -> None:
         """A new sparse data disk, made whole or not at all. Raises ProaError `disk-full` …"""

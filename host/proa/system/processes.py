@@ -56,7 +56,7 @@ def run(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> Finished:
-    """Run a command to its end within `timeout` seconds. Raises ProaError `command-missing`, `command-hung`."""
+    """Run a command to its end in `timeout` seconds. Raises ProaError `command-missing`, `command-hung`."""
     try:
         done = subprocess.run(  # noqa: TID251  (this is the door)
             list(argv),
@@ -111,11 +111,10 @@ def identify(pid: int) -> ProcessIdentity | None:
     if sys.platform == "linux":
         try:
             fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2].split()
-            boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         except OSError:
             return None
         # proc(5): field 3 is the state, field 22 the start time in clock ticks since boot.
-        return None if fields[0] in (b"Z", b"X") else ProcessIdentity(pid, f"{boot}:{int(fields[19])}")
+        return None if fields[0] in (b"Z", b"X") else ProcessIdentity(pid, f"{boot_id()}:{int(fields[19])}")
     if sys.platform == "win32":
         shell = ["powershell", "-NoProfile", "-Command"]
         told = run([*shell, f"(Get-Process -Id {pid}).StartTime.Ticks"], timeout=10)
@@ -176,8 +175,8 @@ async def wait_end(identity: ProcessIdentity) -> None:
             os.close(handle)
         _reap(identity.pid)
         return
-    while await asyncio.to_thread(alive, identity):
-        await asyncio.sleep(POLL)  # noqa: ASYNC110  (the system has no event to wait for)
+    while await asyncio.to_thread(alive, identity):  # noqa: ASYNC110  (the system has no event for this)
+        await asyncio.sleep(POLL)
 
 
 async def _readable(handle: int) -> None:
@@ -256,3 +255,10 @@ def wait_until_gone(identity: ProcessIdentity, timeout: float) -> bool:
             return False
         time.sleep(POLL)
     return True
+
+
+def boot_id() -> str:
+    """A word that changes with every boot of the host, or empty where the system has none."""
+    if sys.platform != "linux":
+        return ""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
