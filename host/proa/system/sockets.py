@@ -21,7 +21,9 @@ def listen_private(path: Path) -> socket.socket:
     Raises ProaError `socket-path-taken` where something other than a socket is in the way.
     """
     if sys.platform == "win32":
-        raise ProaError("not-on-windows", "Unix sockets are not used on Windows", why="the engine uses a named pipe")
+        raise ProaError(
+            "not-on-windows", "Unix sockets are not used on Windows", why="the engine uses a named pipe"
+        )
     make_private_folder(path.parent)
     try:
         if stat.S_ISSOCK(path.lstat().st_mode):

@@ -1,0 +1,106 @@
+"""What the agent does around one machine: its engine socket at all times, its ports while it runs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from proa.drivers.base import Driver
+from proa.engine.proxy import EngineProxy
+from proa.images.store import ImageStore
+from proa.link.stream import LinkStream
+from proa.machine.machine import Machine
+from proa.machine.session import Session
+from proa.machine.store import MachineStore
+from proa.model.errors import ProaError
+from proa.model.machine import MachineState, MachineStatus, PublishedPort
+from proa.model.problem import Problem
+from proa.ports.engine_api import EngineApi
+from proa.ports.forwarder import PortForwarder
+from proa.ports.watcher import PortWatcher
+from proa.system.paths import Places
+from proa.system.sockets import listen_private
+from proa.system.tasks import Tasks
+
+log = logging.getLogger("proa.agent")
+
+
+class Attendant:
+    """One machine with its engine socket and published ports."""
+
+    def __init__(
+        self, name: str, places: Places, store: MachineStore, images: ImageStore, driver: Driver
+    ) -> None:
+        self.name = name
+        self.trouble: ProaError | None = None  # why its socket is not there
+        self.machine = Machine(
+            name,
+            places=places,
+            store=store,
+            images=images,
+            driver=driver,
+            engine_version=engine_version,
+            on_up=self._up,
+            on_down=self._down,
+        )
+        self._tasks = Tasks(f"attendant {name}")
+        self._proxy = EngineProxy(
+            lambda: self.machine.open_stream("engine"), settled=self._ports_settled, machine=name
+        )
+        self._forwarder: PortForwarder | None = None
+        self._watcher: PortWatcher | None = None
+
+    async def open(self) -> None:
+        """Adopt the machine if it runs, and answer on its engine socket."""
+        await self.machine.adopt()
+        await self._proxy.serve(listen_private(self.machine.paths.engine_socket))
+
+    async def close(self) -> None:
+        """Let go: the machine goes on running."""
+        await self._proxy.close()
+        await self.machine.let_go()
+        await self._tasks.close()
+
+    async def status(self) -> MachineStatus:
+        status = await self.machine.status()
+        if self.trouble is not None and status.problem is None:
+            status = msgspec.structs.replace(
+                status, state=MachineState.BROKEN, problem=Problem.of(self.trouble)
+            )
+        return status
+
+    def ports(self) -> tuple[PublishedPort, ...]:
+        return self._forwarder.table() if self._forwarder else ()
+
+    async def _up(self, session: Session) -> None:
+        """The engine answers: bind what it publishes before anybody is told so."""
+        if self._forwarder is not None:
+            return
+        self._forwarder = PortForwarder(self.name, session.pool.open, self._tasks)
+        self._watcher = PortWatcher(
+            EngineApi(lambda: session.pool.open("engine")), self._forwarder.apply, self._tasks
+        )
+        await self._watcher.settled()
+
+    async def _down(self) -> None:
+        forwarder, self._forwarder = self._forwarder, None
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            await watcher.close()
+        if forwarder is not None:
+            await forwarder.close()
+
+    async def _ports_settled(self) -> None:
+        if self._watcher is not None:
+            await self._watcher.settled()
+
+
+async def engine_version(open_stream: Callable[[], Awaitable[LinkStream]]) -> str:
+    """The engine's version: its answer is the proof that it works. Raises ProaError `engine-silent`."""
+    answer = await EngineApi(open_stream).get_json("/version")
+    version = answer.get("Version") if isinstance(answer, dict) else None
+    if not isinstance(version, str):
+        raise ProaError("engine-silent", "the engine's answer is not one", layer="engine")
+    return version

@@ -1,0 +1,1 @@
+"""One machine's life: its files, its lifecycle, its health."""

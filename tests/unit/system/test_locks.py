@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+from proa.system import processes
+from proa.system.locks import FileLock, is_held
+
+
+async def test_a_lock_lives_as_long_as_the_child_that_inherited_it(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    lock = FileLock.try_acquire(path)
+    assert lock is not None
+    assert FileLock.try_acquire(path) is None
+    child = processes.spawn_detached(
+        [sys.executable, "-c", "import signal; signal.pause()"], log=tmp_path / "log", pass_fds=(lock.fd,)
+    )
+    lock.release()
+    assert is_held(path), "the child holds it"
+    processes.kill(child, force=True)
+    await asyncio.wait_for(processes.wait_end(child), 5)
+    assert not is_held(path)
+
+
+def test_looking_at_a_lock_that_nobody_made_makes_none(tmp_path: Path) -> None:
+    assert not is_held(tmp_path / "lock")
+    assert not (tmp_path / "lock").exists()

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from proa.model.errors import ProaError
+from proa.system.sockets import answers, listen_private
+
+
+def test_a_socket_is_private_and_replaces_a_stale_one(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "a.sock"
+    listen_private(path).close()
+    assert path.exists() and not answers(path)
+    with listen_private(path):
+        assert answers(path)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_what_is_not_a_socket_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "a.sock"
+    path.parent.mkdir()
+    target = tmp_path / "precious"
+    target.write_text("mine")
+    os.symlink(target, path)
+    with pytest.raises(ProaError) as caught:
+        listen_private(path)
+    assert caught.value.code == "socket-path-taken"
+    assert target.read_text() == "mine"
