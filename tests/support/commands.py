@@ -1,0 +1,133 @@
+"""The tests' one door for subprocesses: what ran, what it said, and how long it took."""
+
+# ruff: noqa: TID251 - proa.system.processes is what is under test here
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TypeVar
+
+T = TypeVar("T")
+MOST_SHOWN = 4000  # characters of each stream in a failure
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished command. `status` is the shell's: 128+n after signal n."""
+
+    argv: tuple[str, ...]
+    status: int
+    raw: bytes
+    raw_err: bytes
+    seconds: float
+
+    @property
+    def out(self) -> str:
+        return self.raw.decode(errors="replace").strip()
+
+    @property
+    def err(self) -> str:
+        return self.raw_err.decode(errors="replace").strip()
+
+    def check(self, status: int = 0) -> Result:
+        assert self.status == status, self.report(f"status {self.status} and not {status}")
+        return self
+
+    def report(self, what: str) -> str:
+        return (
+            f"{what} after {self.seconds:.1f} s: {shlex.join(self.argv)}\n"
+            f"--- out\n{self.out[-MOST_SHOWN:]}\n--- err\n{self.err[-MOST_SHOWN:]}"
+        )
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    timeout: float,
+    env: Mapping[str, str] | None = None,
+    input: bytes | str | IO[bytes] | None = None,
+    cwd: Path | None = None,
+) -> Result:
+    """Run to its end. A command that takes longer than `timeout` seconds fails the test with its output."""
+    started = time.monotonic()
+    stdin, given = _stdin(input)
+    with start(argv, env=env, stdin=stdin, cwd=cwd) as process:
+        try:
+            raw, raw_err = process.communicate(given, timeout=timeout)
+        except subprocess.TimeoutExpired:
+            _end(process)
+            raw, raw_err = process.communicate()
+            late = Result(tuple(argv), 124, raw, raw_err, time.monotonic() - started)
+            raise AssertionError(late.report("not done")) from None
+    return Result(tuple(argv), _shell_status(process.returncode), raw, raw_err, time.monotonic() - started)
+
+
+@contextmanager
+def start(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    stdin: int | IO[bytes] = subprocess.DEVNULL,
+    stdout: int | IO[bytes] = subprocess.PIPE,
+    stderr: int | IO[bytes] = subprocess.PIPE,
+    cwd: Path | None = None,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A command in its own session, ended with the block."""
+    process = subprocess.Popen(
+        list(argv), env=env, stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd, start_new_session=True
+    )
+    try:
+        yield process
+    finally:
+        _end(process)
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+def wait_for(what: str, look: Callable[[], T | None], *, timeout: float, pause: float = 0.2) -> T:
+    """Poll until `look` gives something that is true; AssertionError says `what` did not come."""
+    deadline = time.monotonic() + timeout
+    while True:
+        found = look()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"{what} did not come within {timeout:.0f} s (last: {found!r})"
+        time.sleep(pause)
+
+
+def _stdin(given: bytes | str | IO[bytes] | None) -> tuple[int | IO[bytes], bytes | None]:
+    if given is None:
+        return subprocess.DEVNULL, None
+    if isinstance(given, str):
+        return subprocess.PIPE, given.encode()
+    if isinstance(given, bytes):
+        return subprocess.PIPE, given
+    return given, None
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is not None:
+        return
+    for how, patience in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
+        try:
+            os.killpg(process.pid, how)
+        except ProcessLookupError:
+            return
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            continue
+        return
+
+
+def _shell_status(code: int) -> int:
+    return 128 - code if code < 0 else code

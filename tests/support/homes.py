@@ -1,0 +1,123 @@
+"""A PROA_HOME of its own for a test: the real CLI in it, and an orderly end of all it started."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+START_TIMEOUT = 300.0  # seconds: emulated guests need 20, a busy machine several times that
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@dataclass(frozen=True)
+class Result:
+    status: int
+    out: str
+    err: str
+
+
+class Home:
+    """One installation below a short path of /tmp (a socket's path has a limit)."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or Path("/tmp") / f"proa-{secrets.token_hex(4)}"
+        self.environ = {
+            **{key: value for key, value in os.environ.items() if not key.startswith(("PROA_", "DOCKER_"))},
+            "PROA_HOME": str(self.folder),
+        }
+
+    def proa(
+        self, *argv: str, timeout: float = START_TIMEOUT, stdin: str | None = None, **environ: str
+    ) -> Result:
+        """`proa ARGV`, as a user runs it."""
+        done = subprocess.run(  # noqa: TID251
+            [str(Path(sys.executable).with_name("proa")), *argv],
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            timeout=timeout,
+            env={**self.environ, **environ},
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    def ok(self, *argv: str, timeout: float = START_TIMEOUT, **environ: str) -> str:
+        """`proa ARGV`, which must succeed; its output."""
+        result = self.proa(*argv, timeout=timeout, **environ)
+        assert result.status == 0, f"proa {argv}: {result}\n{self.last_words()}"
+        return result.out
+
+    def status(self, name: str = "default") -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.ok("status", name, "--json", timeout=30))
+        return found
+
+    def import_image(self, source: Path) -> None:
+        """Import a built image; its files are shared with the build's by hard links where that is possible."""
+        subprocess.run(  # noqa: TID251
+            [sys.executable, "-m", "proa.images", str(source)],
+            env=self.environ,
+            check=True,
+            capture_output=True,
+        )
+
+    def agent_pid(self) -> int | None:
+        """The pid that the agent's lock names, if that process lives."""
+        try:
+            pid = int((self.folder / "run/agent.lock").read_text())
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except (OSError, ValueError):
+            return None
+        return pid if b"proa.agent" in command or b"proa\0agent" in command else None
+
+    def hypervisors(self) -> list[int]:
+        """Pids of QEMU processes whose command line names this home."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    command = (entry / "cmdline").read_bytes()
+                except OSError:
+                    continue
+                if b"qemu-system" in command.split(b"\0")[0] and str(self.folder).encode() in command:
+                    found.append(int(entry.name))
+        return found
+
+    def last_words(self, lines: int = 25) -> str:
+        """The ends of all logs, for a failure's report."""
+        told = []
+        for log in sorted(self.folder.glob("logs/*")) + sorted(self.folder.glob("run/*/qemu.log")):
+            tail = log.read_text(errors="replace").splitlines()[-lines:]
+            told += [f"--- {log.name}", *tail]
+        return "\n".join(told)
+
+    def close(self) -> None:
+        """End what this home started, and remove it."""
+        if (pid := self.agent_pid()) is not None:
+            os.kill(pid, signal.SIGTERM)
+            wait_until(lambda: self.agent_pid() is None, 20, "the agent ended")
+        for pid in self.hypervisors():
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not self.hypervisors(), 20, "the hypervisors ended")
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def wait_until(condition: Any, timeout: float, what: str) -> Any:
+    """The condition's first true value. Fails the test after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while True:
+        if value := condition():
+            return value
+        assert time.monotonic() < deadline, f"not within {timeout:.0f} s: {what}"
+        time.sleep(0.05)
