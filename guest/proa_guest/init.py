@@ -1,0 +1,285 @@
+"""The guest's first process: sets the guest up, keeps its services running, powers it off in order.
+
+One line a stage goes to the console (the host shows them where a start fails), and the state of
+all services to /run/proa/init.json, which the guest agent sends to the host.
+"""
+
+from __future__ import annotations
+
+import _socket
+import json
+import os
+import select
+import signal
+
+from proa_guest import disk, setup
+from proa_guest.commands import CommandFailed, last_line, now, run, spawn
+from proa_guest.supervisor import Service, next_due
+
+STATE = "/run/proa/init.json"
+LOGS = "/var/log/proa"
+CONTAINERD = "/run/containerd/containerd.sock"
+DOCKERD = "/run/docker.sock"
+WELCOME = "/usr/share/proa/welcome.tar"
+WELCOME_MARK = f"{disk.MOUNT}/proa/welcome-loaded"
+PYTHON = ["python3", "-sSE", "-c"]
+AGENT = "import sys; sys.path.append('/usr/lib/proa/python'); from proa_guest.agent import main; main()"
+LOOK_SOON, LOOK_LATER = 0.1, 2.0  # seconds between looks while something comes up, and after that
+LOG_SIZE = 1 << 20  # bytes; logs lie in memory
+STOP_TIMEOUT = {"dockerd": 40.0, "containerd": 10.0, "agent": 3.0}  # seconds; containers have 10 by default
+HOPELESS = 3  # restarts after which a service's last words go to the console
+
+
+def say(text: str) -> None:
+    os.write(1, f"proa: {text}\n".encode())
+
+
+class Init:
+    """The state of process 1."""
+
+    def __init__(self) -> None:
+        self.disk: dict[str, object] = {"state": "missing", "message": "", "size": 0, "free": 0}
+        self.network: dict[str, object] = {"state": "starting", "message": ""}
+        self.services = [
+            Service("agent", [*PYTHON, AGENT]),
+            Service("containerd", ["containerd"]),
+            Service("dockerd", ["dockerd", f"--containerd={CONTAINERD}", f"--host=unix://{DOCKERD}"], "containerd"),
+        ]
+        self.welcome = "absent"  # then `starting` while it is loaded, `ready`, or `failed`
+        self.ending = False
+        self._welcome_pid = 0
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._told = ""
+
+    # -- setting up ---------------------------------------------------------------------------
+
+    def set_up(self) -> None:
+        """All that comes before the services. What fails is said, and the guest agent is started anyway."""
+        setup.mounts()
+        for problem in setup.kernel():
+            say(f"cannot set {problem}")
+        config = setup.take_config()
+        try:
+            link, network = config["link"], config["network"]
+            assert isinstance(link, dict) and isinstance(network, dict)
+            setup.link_network(link)
+            self._start(self.services[0])  # early: it tells the host about the rest
+            setup.network(network, str(config.get("name", "")))
+            self.network = {"state": "ready", "message": ""}
+            say("network ready")
+        except (setup.SetupFailed, CommandFailed, OSError) as error:
+            self.network = {"state": "failed", "message": str(error)}
+            say(f"network failed: {error}")
+        self.tell()
+        try:
+            disk.prepare()
+            self.disk = disk.report()
+            say("disk ready")
+        except disk.DiskProblem as error:
+            self.disk = {"state": error.state, "message": str(error), "size": 0, "free": 0}
+            # Without its disk an engine would write into memory and lose it all.
+            self.services = self.services[:1]
+            say(f"disk {error.state}: {error}")
+        self.tell()
+
+    # -- services -----------------------------------------------------------------------------
+
+    def _start(self, service: Service) -> None:
+        try:
+            pid = spawn(service.argv, f"{LOGS}/{service.name}.log")
+        except OSError as error:
+            service.not_started(str(error.strerror), now())
+            return
+        service.started(pid, now())
+        try:
+            with open(f"/proc/{pid}/oom_score_adj", "w", encoding="ascii") as score:  # noqa: PTH123
+                score.write("-900")
+        except OSError:
+            return  # it is gone already; the reaper will say so
+
+    def start_due(self) -> None:
+        ready = {service.name: service.state == "ready" for service in self.services}
+        for service in self.services:
+            if service.wants_start(now(), ready):
+                self._start(service)
+                say(f"{service.name} started")
+
+    def reap(self) -> None:
+        """Take leave of every child that has ended, ours or an orphan."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            self._ended(pid, os.waitstatus_to_exitcode(status))
+
+    def _ended(self, pid: int, status: int) -> None:
+        if pid == self._welcome_pid:
+            self._welcome_pid = 0
+            self.welcome = "ready" if status == 0 else "failed"
+            if status == 0:
+                os.close(os.open(WELCOME_MARK, os.O_WRONLY | os.O_CREAT, 0o600))
+        for service in self.services:
+            if service.pid == pid:
+                service.exited(status, last_line(f"{LOGS}/{service.name}.log"), now())
+                if not self.ending and service.restarts <= HOPELESS:
+                    say(service.message)
+
+    def look(self) -> None:
+        """Which services answer, and how the disk is."""
+        for service in self.services:
+            if service.pid and service.state != "ready" and _answers(service.name) and service.answered():
+                say(f"{service.name} ready")
+                if service.name == "dockerd":
+                    self._load_welcome()
+            _rotate(f"{LOGS}/{service.name}.log")
+        if self.disk["state"] in ("ready", "full"):
+            self.disk = disk.report()
+
+    def _load_welcome(self) -> None:
+        """Once in a disk's life: who removes the image does not get it back at the next start."""
+        if self.welcome != "absent" or os.path.exists(WELCOME_MARK):  # noqa: PTH110
+            return
+        self.welcome = "starting"
+        self._welcome_pid = spawn(["docker", "load", "--quiet", "--input", WELCOME], f"{LOGS}/welcome.log")
+
+    # -- telling ------------------------------------------------------------------------------
+
+    def tell(self) -> None:
+        """Write the state where the guest agent looks, if it is news."""
+        services = {service.name: service.report() for service in self.services}
+        services["welcome"] = {"state": self.welcome, "restarts": 0, "message": ""}
+        text = json.dumps({"services": services, "disk": self.disk, "network": self.network})
+        if text == self._told:
+            return
+        with open(STATE + ".new", "w", encoding="utf-8") as file:  # noqa: PTH123
+            file.write(text)
+        os.replace(STATE + ".new", STATE)  # noqa: PTH105
+        self._told = text
+
+    # -- the loop -----------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Until SIGTERM."""
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._signalled)
+        while not self.ending:
+            self.reap()
+            self.start_due()
+            self.look()
+            self.tell()
+            self._sleep()
+        self.power_off()
+
+    def _signalled(self, number: int, frame: object) -> None:
+        if number in (signal.SIGTERM, signal.SIGINT):
+            self.ending = True
+
+    def _sleep(self) -> None:
+        ready = {service.name: service.state == "ready" for service in self.services}
+        coming_up = self.welcome == "starting" or any(
+            service.pid and service.state != "ready" for service in self.services
+        )
+        wait = LOOK_SOON if coming_up else LOOK_LATER
+        due = next_due(self.services, ready, now())
+        if due is not None:
+            wait = min(wait, max(due, 0.01))
+        if select.select([self._wake_read], [], [], wait)[0]:
+            os.read(self._wake_read, 4096)
+
+    # -- the end ------------------------------------------------------------------------------
+
+    def power_off(self) -> None:
+        """Services in the reverse order of their start, then everything, then the disk."""
+        say("powering off")
+        for service in sorted(self.services, key=lambda service: service.name == "agent"):
+            if service.name == "containerd":
+                continue  # containers' shims need it until dockerd has ended
+            self._stop(service)
+        for service in self.services:
+            if service.name == "containerd":
+                self._stop(service)
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                os.kill(-1, number)
+            except ProcessLookupError:
+                break
+            self._drain(2.0)
+        if self.disk["state"] in ("ready", "full"):
+            disk.unmount()
+        os.sync()
+        say("power off")
+        run(["busybox", "poweroff", "-f"], timeout=30, good=None)
+
+    def _stop(self, service: Service) -> None:
+        if not service.pid:
+            return
+        os.kill(service.pid, signal.SIGTERM)
+        deadline = now() + STOP_TIMEOUT[service.name]
+        while service.pid and now() < deadline:
+            if select.select([self._wake_read], [], [], 0.1)[0]:
+                os.read(self._wake_read, 4096)
+            self.reap()
+        if service.pid:
+            say(f"{service.name} does not end, ending it by force")
+            os.kill(service.pid, signal.SIGKILL)
+
+    def _drain(self, timeout: float) -> None:
+        """Reap until no child is left."""
+        deadline = now() + timeout
+        while now() < deadline:
+            try:
+                if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                    select.select([self._wake_read], [], [], 0.05)
+            except ChildProcessError:
+                return
+
+
+def _answers(name: str) -> bool:
+    """True if the service accepts work. The agent has no socket here: it runs, that is all init can see."""
+    if name == "agent":
+        return True
+    path, question = (CONTAINERD, b"") if name == "containerd" else (DOCKERD, b"GET /_ping HTTP/1.0\r\n\r\n")
+    probe = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        probe.settimeout(2.0)
+        probe.connect(path)
+        if not question:
+            return True
+        probe.send(question)
+        return b" 200 " in probe.recv(64)
+    except OSError:
+        return False
+    finally:
+        probe.close()
+
+
+def _rotate(path: str) -> None:
+    """Keep the newer half of a log that grew too large. The writer appends, so cutting is safe."""
+    try:
+        if os.stat(path).st_size <= LOG_SIZE:  # noqa: PTH116
+            return
+        with open(path, "r+b") as log:  # noqa: PTH123
+            log.seek(-LOG_SIZE // 2, os.SEEK_END)
+            kept = log.read()
+            log.truncate(0)
+            log.seek(0)
+            log.write(kept)
+    except FileNotFoundError:
+        return
+
+
+def main() -> None:
+    """Process 1. Whatever goes wrong is said on the console, and the guest powers off: the host sees it."""
+    os.environ.update({"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
+    say("init")
+    init = Init()
+    try:
+        init.set_up()
+        init.run()
+    except (setup.SetupFailed, CommandFailed, OSError) as error:
+        say(f"init failed: {error}")
+        run(["busybox", "poweroff", "-f"], timeout=30, good=None)

@@ -1,0 +1,41 @@
+"""Which versions of the packages the archive has now: half of the key that an image is cached under."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from recipe import KERNELS, PACKAGES
+from run import BuildError, run
+
+_INST = re.compile(r"^Inst (\S+) \(([^ )]+) .*\[\w+\]\)", re.MULTILINE)
+
+
+def wanted(architecture: str) -> tuple[str, ...]:
+    if architecture not in KERNELS:
+        raise BuildError(f"architecture {architecture!r} is not one of {', '.join(KERNELS)}")
+    return (*PACKAGES, KERNELS[architecture])
+
+
+def mode() -> str:
+    """mmdebstrap's: as root where we are root, else in a user namespace."""
+    return "root" if os.geteuid() == 0 else "unshare"
+
+
+def resolve(architecture: str, suite: str) -> dict[str, str]:
+    """Names and versions of all packages of the image, resolved against the archive (needs 5 s).
+
+    mmdebstrap makes an empty root and asks apt in it to simulate the installation, so the host's own
+    packages and sources play no part. Raises BuildError where the archive cannot be reached.
+    """
+    names = " ".join(f"'{name}'" for name in (*wanted(architecture), "?essential", "apt"))
+    hook = (
+        'APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get -s -o APT::Install-Recommends=false '
+        f"-o APT::Architecture={architecture} install {names}"
+    )
+    argv = ["mmdebstrap", f"--mode={mode()}", "--variant=custom", "--format=null"]
+    argv += [f"--architectures={architecture}", "--skip=check/qemu", f"--customize-hook={hook}", suite, "/dev/null"]
+    found = dict(_INST.findall(run(argv, timeout=120)))
+    if "docker.io" not in found:
+        raise BuildError("the package archive did not name a docker.io")
+    return dict(sorted(found.items()))
