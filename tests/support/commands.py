@@ -9,13 +9,13 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO
 
-T = TypeVar("T")
+Process = subprocess.Popen[bytes]
 MOST_SHOWN = 4000  # characters of each stream in a failure
 
 
@@ -79,7 +79,7 @@ def start(
     stdout: int | IO[bytes] = subprocess.PIPE,
     stderr: int | IO[bytes] = subprocess.PIPE,
     cwd: Path | None = None,
-) -> Iterator[subprocess.Popen[bytes]]:
+) -> Iterator[Process]:
     """A command in its own session, ended with the block."""
     process = subprocess.Popen(
         list(argv), env=env, stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd, start_new_session=True
@@ -93,17 +93,6 @@ def start(
                 stream.close()
 
 
-def wait_for(what: str, look: Callable[[], T | None], *, timeout: float, pause: float = 0.2) -> T:
-    """Poll until `look` gives something that is true; AssertionError says `what` did not come."""
-    deadline = time.monotonic() + timeout
-    while True:
-        found = look()
-        if found:
-            return found
-        assert time.monotonic() < deadline, f"{what} did not come within {timeout:.0f} s (last: {found!r})"
-        time.sleep(pause)
-
-
 def _stdin(given: bytes | str | IO[bytes] | None) -> tuple[int | IO[bytes], bytes | None]:
     if given is None:
         return subprocess.DEVNULL, None
@@ -114,7 +103,7 @@ def _stdin(given: bytes | str | IO[bytes] | None) -> tuple[int | IO[bytes], byte
     return given, None
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: Process) -> None:
     if process.poll() is not None:
         return
     for how, patience in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):

@@ -64,7 +64,7 @@ class Home:
         return found
 
     def import_image(self, source: Path) -> None:
-        """Import a built image; its files are shared with the build's by hard links where that is possible."""
+        """Import a built image; its files are copied and checked."""
         subprocess.run(  # noqa: TID251
             [sys.executable, "-m", "proa.images", str(source)],
             env=self.environ,

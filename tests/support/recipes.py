@@ -28,9 +28,14 @@ redis:x:998:998:redis:/data:/bin/sh
 node:x:1000:1000:node:/home/node:/bin/sh
 nobody:x:65534:65534:nobody:/:/bin/false
 """
-_GROUP = "".join(
-    ":".join((line.split(":")[0], "x", line.split(":")[3], "")) + "\n" for line in _PASSWD.splitlines()
-)
+_GROUP = """\
+root:x:0:
+www-data:x:33:
+redis:x:998:
+postgres:x:999:
+node:x:1000:
+nogroup:x:65534:
+"""
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
 
-from tests.support.commands import start, wait_for
+from tests.support.commands import start
 from tests.support.debian_images import MANIFEST_TYPE, BuiltImage
+from tests.support.homes import wait_until
 
 GATEWAY = "10.0.2.2"
 START_TIMEOUT = 20.0
@@ -103,7 +104,9 @@ def serve(storage: Path, images: Iterable[BuiltImage]) -> Iterator[Registry]:
         journal.open("wb") as log,
         start([program, "serve", str(config)], stdout=log, stderr=subprocess.STDOUT) as process,
     ):
-        wait_for("registry", lambda: registry.answers() or process.poll() is not None, timeout=START_TIMEOUT)
+        wait_until(
+            lambda: registry.answers() or process.poll() is not None, START_TIMEOUT, "registry answers"
+        )
         assert process.poll() is None, journal.read_text()[-2000:]
         for image in images:
             registry.push(image)

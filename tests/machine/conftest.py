@@ -1,0 +1,88 @@
+"""What the tests with a real guest share: one image, one registry, one machine."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY))  # tests.support, which is no installed package
+
+from tests.support import debian_images  # noqa: E402
+from tests.support.clients import Docker  # noqa: E402
+from tests.support.commands import run  # noqa: E402
+from tests.support.homes import Home  # noqa: E402
+from tests.support.registry import Registry, serve  # noqa: E402
+
+IMAGE_TIMEOUT = 600.0  # a first build takes 1 to 4 minutes, a cached one a second
+MEMORY = "2GiB"
+
+
+@pytest.fixture(scope="session")
+def image() -> Path:
+    """The folder that `make image` builds."""
+    build = run(
+        [sys.executable, str(REPOSITORY / "vmimages/build.py"), "--print-path"], timeout=IMAGE_TIMEOUT
+    )
+    return Path(build.check().out.splitlines()[-1])
+
+
+@pytest.fixture(scope="session")
+def registry() -> Iterator[Registry]:
+    """Docker Hub's mirror for the guest, with all test images."""
+    images = debian_images.build_all(debian_images.cache_folder(), lambda line: print(line, file=sys.stderr))
+    storage = Path("/tmp") / f"proa-registry-{secrets.token_hex(4)}"
+    try:
+        with serve(storage, images) as registry:
+            yield registry
+    finally:
+        shutil.rmtree(storage, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def home(image: Path) -> Iterator[Home]:
+    """The installation of the shared machine."""
+    home = Home(Path("/tmp") / f"proa-test-{secrets.token_hex(3)}")
+    try:
+        home.import_image(image)
+        yield home
+    finally:
+        home.close()
+
+
+@pytest.fixture(scope="session")
+def machine(home: Home, registry: Registry) -> Iterator[dict[str, Any]]:
+    """The status of the running machine `default`, booted once for all tests that only use it."""
+    home.ok("create", "default", "--cpus", "1", "--memory", MEMORY, "--disk", "20GiB")
+    config = home.folder / "machines/default/machine.toml"
+    keys = "".join(f"{key} = {json.dumps(value)}\n" for key, value in registry.daemon_config.items())
+    config.write_text(config.read_text() + keys)  # the table [daemon] is the file's last
+    home.ok("start")
+    yield home.status()
+    home.ok("delete", "default", "--yes")
+
+
+@pytest.fixture(scope="module")
+def docker(home: Home, machine: dict[str, Any]) -> Iterator[Docker]:
+    """The Docker CLI on the shared machine; what a module left there is removed with it."""
+    assert machine["state"] == "running"
+    docker = Docker(home)
+    yield docker
+    docker.sweep()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    """A failure shows the last lines of the console and of the agent."""
+    report = yield
+    home = getattr(item, "funcargs", {}).get("home")
+    if report.failed and isinstance(home, Home):
+        report.sections.append(("logs of the installation", home.last_words(30)))
+    return report
