@@ -20,7 +20,7 @@ from pathlib import Path
 import initrd
 import manifest
 import root
-from packages import resolve
+from packages import bootstrap, resolve
 from recipe import CLI_FILES
 from run import BuildError, Steps
 
@@ -70,11 +70,11 @@ def build(architecture: str, suite: str, cache: Path, steps: Steps) -> Path:
         if (image / "manifest.json").exists():
             os.utime(image)
             return image
-        archive = cache / f"packages-{key_of(architecture, suite, versions, HERE / 'recipe.py')[:24]}.tar"
+        archive = cache / f"packages-{key_of(architecture, suite, versions, HERE / 'packages.py')[:24]}.tar"
         if not archive.exists():
             steps.say(f"installing {len(versions)} packages of Debian {suite} for {architecture}")
             partial = cache / ".build-packages.tar"
-            root.bootstrap(architecture, suite, partial)
+            bootstrap(architecture, suite, partial)
             partial.rename(archive)
         os.utime(archive)
         with tempfile.TemporaryDirectory(dir=cache, prefix=".build-", ignore_cleanup_errors=True) as work:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 
 from recipe import KERNELS, PACKAGES
 from run import BuildError, run
 
+EPOCH = "1735689600"  # 2025-01-01: one time for every file, so that the same input gives the same bytes
 _INST = re.compile(r"^Inst (\S+) \(([^ )]+) .*\[\w+\]\)", re.MULTILINE)
 
 
@@ -39,3 +41,14 @@ def resolve(architecture: str, suite: str) -> dict[str, str]:
     if "docker.io" not in found:
         raise BuildError("the package archive did not name a docker.io")
     return dict(sorted(found.items()))
+
+
+def bootstrap(architecture: str, suite: str, target: Path) -> None:
+    """Debian's packages as a tar archive (50 s with a near mirror)."""
+    argv: list[str | Path] = ["mmdebstrap", f"--mode={mode()}", "--variant=apt", f"--architectures={architecture}"]
+    argv.append(f"--include={','.join(wanted(architecture))}")
+    argv.append('--aptopt=APT::Install-Recommends "false"')
+    for excluded in ("man", "doc", "locale", "info"):
+        argv.append(f"--dpkgopt=path-exclude=/usr/share/{excluded}/*")
+    # INITRD=No: the distribution's initrd is never used, and making it takes ten seconds.
+    run([*argv, suite, target], env={**os.environ, "SOURCE_DATE_EPOCH": EPOCH, "INITRD": "No"})

@@ -77,7 +77,8 @@ LEFT_OUT = (
 )
 
 # Kernel modules by name; what they depend on comes along.
-INITRD_MODULES = ("virtio_blk", "virtio_scsi", "sd_mod", "erofs", "overlay")
+# libcrc32c asks the kernel's crypto for crc32c, which modules.dep does not say (it is a softdep).
+INITRD_MODULES = ("crc32c_generic", "virtio_blk", "virtio_scsi", "sd_mod", "erofs", "overlay")
 
 # Loaded by init in one call, so that no service waits for a module.
 BOOT_MODULES = (

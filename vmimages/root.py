@@ -9,13 +9,12 @@ from pathlib import Path
 
 import welcome
 from modules import Modules
-from packages import mode, wanted
+from packages import EPOCH
 from recipe import BOOT_MODULES, LEFT_OUT, MORE_MODULES
 from run import BuildError, run
 
 HERE = Path(__file__).resolve().parent
 GUEST = HERE.parent / "guest" / "proa_guest"
-EPOCH = "1735689600"  # 2025-01-01: one time for every file, so that the same input gives the same bytes
 _INIT = """\
 #!/bin/sh
 exec </dev/console >/dev/console 2>&1
@@ -40,17 +39,6 @@ disabled_plugins = [
   "io.containerd.tracing.processor.v1.otlp",
 ]
 """
-
-
-def bootstrap(architecture: str, suite: str, target: Path) -> None:
-    """Debian's packages as a tar archive (50 s with a near mirror)."""
-    argv: list[str | Path] = ["mmdebstrap", f"--mode={mode()}", "--variant=apt", f"--architectures={architecture}"]
-    argv.append(f"--include={','.join(wanted(architecture))}")
-    argv.append('--aptopt=APT::Install-Recommends "false"')
-    for excluded in ("man", "doc", "locale", "info"):
-        argv.append(f"--dpkgopt=path-exclude=/usr/share/{excluded}/*")
-    # INITRD=No: the distribution's initrd is never used, and making it takes ten seconds.
-    run([*argv, suite, target], env={**os.environ, "SOURCE_DATE_EPOCH": EPOCH, "INITRD": "No"})
 
 
 def installed(root: Path) -> dict[str, str]:

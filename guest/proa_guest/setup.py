@@ -49,11 +49,11 @@ def _write(path: str, text: str, mode: int = 0o644) -> None:
 
 def mounts() -> None:
     """What the initrd has not mounted yet."""
+    for folder in ("/run/proa", "/run/lock", "/run/netns", "/var/log/proa"):
+        os.makedirs(folder, mode=0o700, exist_ok=True)  # noqa: PTH103
     for kind, place, options in _MOUNTS:
         os.makedirs(place, exist_ok=True)  # noqa: PTH103
         run(["mount", "-t", kind, "-o", options, kind, place], timeout=20)
-    for folder in ("/run/proa", "/run/lock", "/run/netns", "/var/log/proa"):
-        os.makedirs(folder, mode=0o700, exist_ok=True)  # noqa: PTH103
     for link, target in (("/dev/fd", "/proc/self/fd"), ("/dev/stdin", "/proc/self/fd/0")):
         if not os.path.lexists(link):
             os.symlink(target, link)  # noqa: PTH211
