@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ pytestmark = [pytest.mark.machine, pytest.mark.timeout(240)]
 
 HASHER = ("busybox", "nc", "-ll", "-p", "9000", "-e", "sha256sum")
 ECHO = ("busybox", "nc", "-ll", "-p", "9000", "-e", "cat")
+LOOPBACK = ("127.0.0.1", "::1")
 MIB = 1 << 20
 
 
@@ -46,9 +48,7 @@ def test_every_address_with_half_close(docker: Docker) -> None:
     assert not is_open("::1", here), "published on 127.0.0.1 only"
     assert not is_open("127.0.0.1", six), "published on ::1 only"
     docker("rm", "-f", "hasher")
-    assert [
-        port for port in (here, everywhere, six) if is_open("127.0.0.1", port) or is_open("::1", port)
-    ] == []
+    assert not any(is_open(address, port) for address in LOOPBACK for port in (here, everywhere, six))
 
 
 def test_both_ways_at_once(docker: Docker) -> None:
@@ -108,13 +108,9 @@ def test_a_taken_port_is_said_and_bound_when_it_is_free(docker: Docker, home: Ho
         said = " ".join((problem["message"], problem["why"], problem["hint"]))
         assert str(port) in said
         assert str(os.getpid()) in said, "who holds it"
-        others = {int(word) for word in said.replace(":", " ").split() if word.isdigit()} - {
-            port,
-            os.getpid(),
-        }
-        assert any(1024 <= other < 65536 and not is_open("127.0.0.1", other) for other in others), (
-            "a free one"
-        )
+        others = {int(word) for word in re.findall(r"\d+", said)} - {port, os.getpid()}
+        free = [other for other in others if 1024 <= other < 65536 and not is_open("127.0.0.1", other)]
+        assert free, f"a free one is named: {said}"
         assert "port-taken" in home.ok("ports") or str(os.getpid()) in home.ok("ports")
         assert home.status()["state"] == "running", "a taken port is no trouble of the machine"
     wait_until(lambda: "nginx" in fetch(f"http://127.0.0.1:{port}/"), 30, "it is bound once it is free")
@@ -133,9 +129,11 @@ def test_a_closed_container_port_refuses(docker: Docker) -> None:
     """Nobody listens in the container: the client is refused or reset, and does not hang."""
     port = free_port()
     docker("run", "-d", "--name", "deaf", "-p", f"127.0.0.1:{port}:81", "busybox", "sleep", "300")
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
-        with contextlib.suppress(ConnectionResetError):
-            assert connection.recv(1) == b""
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=20) as connection,
+        contextlib.suppress(ConnectionResetError),
+    ):
+        assert connection.recv(1) == b""
     docker("rm", "-f", "deaf")
 
 
