@@ -89,8 +89,8 @@ def test_a_shell_under_a_terminal(docker: Docker, my_container: str) -> None:
 def test_control_c_reaches_the_container(docker: Docker, my_container: str) -> None:
     with terminal(docker.argv("exec", "-it", "my-container", "/bin/sh"), docker.environ) as shown:
         shown.expect("[#$] ")
-        shown.send("sleep 300\r")
-        shown.expect("sleep 300\r\n")
+        shown.send("sh -c 'echo slee''ping; sleep 300'\r")
+        shown.expect("sleeping\r\n")
         shown.send("\x03")
         shown.expect("[#$] ")
         shown.send("echo still here; exit\r")
