@@ -80,9 +80,18 @@ def docker(home: Home, machine: dict[str, Any]) -> Iterator[Docker]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Any:
-    """A failure shows the last lines of the console and of the agent."""
+    """A failure shows the last lines of the console, the agent and the engine."""
     report = yield
     home = getattr(item, "funcargs", {}).get("home")
     if report.failed and isinstance(home, Home):
         report.sections.append(("logs of the installation", home.last_words(30)))
+        report.sections.append(("the engine's log", _engine_log(home)))
     return report
+
+
+def _engine_log(home: Home) -> str:
+    argv = [str(Path(sys.executable).with_name("proa")), "logs", "--source", "engine", "-n", "30"]
+    try:
+        return run(argv, env=home.environ, timeout=15).out
+    except AssertionError as silent:  # whatever hindered the test may hinder this as well
+        return str(silent)
