@@ -16,6 +16,7 @@ import posixpath
 import shutil
 import tarfile
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ CONFIG_TYPE = "application/vnd.docker.container.image.v1+json"
 LAYER_TYPE = "application/vnd.docker.image.rootfs.diff.tar"
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 BUILD_TIMEOUT = 180.0
+UNUSED_DAYS = 14
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _NPM_HOME = "usr/local/lib/node_modules/npm"
 
@@ -70,7 +72,11 @@ def cache_folder() -> Path:
 def build_all(folder: Path, say: Callable[[str], None]) -> tuple[BuiltImage, ...]:
     """All images, from the cache where it has them. AssertionError carries a failing command's output."""
     with ThreadPoolExecutor(2) as pool:  # apt is bound by the network, the rest by one core
-        return tuple(pool.map(lambda recipe: _cached(recipe, folder, say), recipes(CERTIFICATES)))
+        images = tuple(pool.map(lambda recipe: _cached(recipe, folder, say), recipes(CERTIFICATES)))
+    for image in images:
+        os.utime(image.layer.parent)
+    _forget_unused(folder)
+    return images
 
 
 def _cached(recipe: Recipe, folder: Path, say: Callable[[str], None]) -> BuiltImage:
@@ -201,9 +207,9 @@ def _hash(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def forget_old(folder: Path, keep: Iterable[BuiltImage]) -> None:
-    """Remove images of earlier recipes."""
-    kept = {image.layer.parent for image in keep}
+def _forget_unused(folder: Path) -> None:
+    """Remove images of earlier recipes, and what a killed build left."""
+    oldest = time.time() - UNUSED_DAYS * 86_400
     for entry in folder.iterdir():
-        if entry not in kept and not entry.name.startswith("building-"):
+        if entry.stat().st_mtime < oldest:
             shutil.rmtree(entry)
