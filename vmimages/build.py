@@ -139,11 +139,15 @@ def prune(cache: Path, *keep: Path) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--architecture", default="amd64", help="Debian's name of it (default: amd64)")
     parser.add_argument("--suite", default="trixie", help="Debian's release (default: trixie)")
     parser.add_argument("--output", type=Path, help="the cache's folder (default: the user's cache)")
-    parser.add_argument("--print-path", action="store_true", help="print the image's folder, and nothing else")
+    parser.add_argument(
+        "--print-path", action="store_true", help="print the image's folder, and nothing else"
+    )
     options = parser.parse_args()
     steps = Steps()
     try:

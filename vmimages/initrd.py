@@ -9,7 +9,20 @@ from cpio import Entry, archive, folder
 from modules import Modules
 from recipe import INITRD_MODULES
 
-_APPLETS = ("sh", "mount", "umount", "insmod", "switch_root", "poweroff", "cat", "mkdir", "grep", "sleep", "echo", "ls")
+_APPLETS = (
+    "sh",
+    "mount",
+    "umount",
+    "insmod",
+    "switch_root",
+    "poweroff",
+    "cat",
+    "mkdir",
+    "grep",
+    "sleep",
+    "echo",
+    "ls",
+)
 
 
 def build(root: Path, script: Path, modules: Modules) -> bytes:

@@ -16,7 +16,9 @@ def digest(path: Path) -> dict[str, object]:
         return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def write(folder: Path, key: str, architecture: str, suite: str, kernel: str, packages: dict[str, str]) -> None:
+def write(
+    folder: Path, key: str, architecture: str, suite: str, kernel: str, packages: dict[str, str]
+) -> None:
     """Write the manifest of the image in `folder`."""
     names = (*IMAGE_FILES, *(f"cli/{name}" for name in CLI_FILES))
     content = {

@@ -45,4 +45,6 @@ class Modules:
 
     def unknown(self, names: Iterable[str]) -> list[str]:
         """Names that are neither modules nor built in."""
-        return [name for name in names if _plain(name) not in self._path and _plain(name) not in self._builtin]
+        return [
+            name for name in names if _plain(name) not in self._path and _plain(name) not in self._builtin
+        ]

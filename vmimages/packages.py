@@ -36,7 +36,13 @@ def resolve(architecture: str, suite: str) -> dict[str, str]:
         f"-o APT::Architecture={architecture} install {names}"
     )
     argv = ["mmdebstrap", f"--mode={mode()}", "--variant=custom", "--format=null"]
-    argv += [f"--architectures={architecture}", "--skip=check/qemu", f"--customize-hook={hook}", suite, "/dev/null"]
+    argv += [
+        f"--architectures={architecture}",
+        "--skip=check/qemu",
+        f"--customize-hook={hook}",
+        suite,
+        "/dev/null",
+    ]
     found = dict(_INST.findall(run(argv, timeout=120)))
     if "docker.io" not in found:
         raise BuildError("the package archive did not name a docker.io")
@@ -45,7 +51,12 @@ def resolve(architecture: str, suite: str) -> dict[str, str]:
 
 def bootstrap(architecture: str, suite: str, target: Path) -> None:
     """Debian's packages as a tar archive (50 s with a near mirror)."""
-    argv: list[str | Path] = ["mmdebstrap", f"--mode={mode()}", "--variant=apt", f"--architectures={architecture}"]
+    argv: list[str | Path] = [
+        "mmdebstrap",
+        f"--mode={mode()}",
+        "--variant=apt",
+        f"--architectures={architecture}",
+    ]
     argv.append(f"--include={','.join(wanted(architecture))}")
     argv.append('--aptopt=APT::Install-Recommends "false"')
     for excluded in ("man", "doc", "locale", "info"):

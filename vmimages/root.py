@@ -99,7 +99,14 @@ def furnish(root: Path, architecture: str) -> None:
     (root / "usr/share/proa/welcome.tar").write_bytes(
         welcome.build(busybox, HERE / "welcome.html", architecture)
     )
-    for folder in ("var/log", "var/cache", "var/lib/docker", "var/lib/containerd", "var/lib/proa", "var/lib/proa-data"):
+    for folder in (
+        "var/log",
+        "var/cache",
+        "var/lib/docker",
+        "var/lib/containerd",
+        "var/lib/proa",
+        "var/lib/proa-data",
+    ):
         (root / folder).mkdir(parents=True, exist_ok=True)
     for tables in ("iptables", "ip6tables"):
         link = root / f"etc/alternatives/{tables}"

@@ -11,7 +11,9 @@ MOUNT = "/var/lib/proa-data"
 # Folders of the guest that must last: each is a folder of the same name on the data disk.
 BOUND = {"docker": "/var/lib/docker", "containerd": "/var/lib/containerd", "proa": "/var/lib/proa"}
 LEAST_FREE = 64 << 20  # bytes; with less the engine cannot even write a container's files
-HEAD = 1 << 20  # what is looked at to tell a blank disk: every known file system and table leaves a mark there
+HEAD = (
+    1 << 20
+)  # what is looked at to tell a blank disk: every known file system and table leaves a mark there
 CHECK_TIMEOUT = 240.0  # seconds e2fsck may take
 # ext4's superblock begins at 1024 (kernel: Documentation/filesystems/ext4/super.rst).
 _SUPER = 1024
@@ -39,8 +41,12 @@ def needs_check(head: bytes) -> bool:
 
 def size_in(head: bytes) -> int:
     """Bytes that the ext4 file system covers."""
-    field = lambda at, size: int.from_bytes(head[_SUPER + at : _SUPER + at + size], "little")  # noqa: E731
-    return (field(4, 4) | field(0x150, 4) << 32) << (10 + field(24, 4))
+    blocks = _field(head, 4, 4) | _field(head, 0x150, 4) << 32
+    return blocks << (10 + _field(head, 24, 4))
+
+
+def _field(head: bytes, at: int, size: int) -> int:
+    return int.from_bytes(head[_SUPER + at : _SUPER + at + size], "little")
 
 
 def prepare() -> None:

@@ -43,7 +43,9 @@ class Init:
         self.services = [
             Service("agent", [*PYTHON, AGENT]),
             Service("containerd", ["containerd"]),
-            Service("dockerd", ["dockerd", f"--containerd={CONTAINERD}", f"--host=unix://{DOCKERD}"], "containerd"),
+            Service(
+                "dockerd", ["dockerd", f"--containerd={CONTAINERD}", f"--host=unix://{DOCKERD}"], "containerd"
+            ),
         ]
         self.welcome = "absent"  # then `starting` while it is loaded, `ready`, or `failed`
         self.ending = False

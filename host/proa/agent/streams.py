@@ -10,11 +10,9 @@ from pathlib import Path
 from aiohttp import web
 
 from proa.agent.attendant import Attendant
-from proa.model.api import ExecRequest
 from proa.model.errors import ProaError
 from proa.system.files import tail
 from proa.system.paths import Places
-from proa_guest.relay import splice
 
 log = logging.getLogger("proa.agent")
 

@@ -1,4 +1,4 @@
-"""One machine: start, stop, restart, delete, status, adoption. I/O only; what it decides is in `lifecycle`."""
+"""One machine: start, stop, restart, delete, status, adoption. What it decides is in `lifecycle`."""
 
 from __future__ import annotations
 

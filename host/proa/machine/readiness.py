@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from proa.drivers.base import ExitReason
 from proa.link.control import GuestStatus
@@ -28,7 +29,7 @@ class Requirement:
 
     layer: str
     description: str
-    wait: Callable[[Session, float], Awaitable[None]]
+    wait: Callable[[Session, float], Coroutine[Any, Any, None]]
     code: str
     hint: str
 
@@ -37,7 +38,7 @@ async def _agent_speaks(session: Session, timeout: float) -> None:
     await session.control.wait_until(lambda status: True, timeout)
 
 
-def _until(ready: Callable[[GuestStatus], bool]) -> Callable[[Session, float], Awaitable[None]]:
+def _until(ready: Callable[[GuestStatus], bool]) -> Callable[[Session, float], Coroutine[Any, Any, None]]:
     async def wait(session: Session, timeout: float) -> None:
         status = await session.control.wait_until(
             lambda now: ready(now) or hopeless(now) is not None, timeout
@@ -131,7 +132,7 @@ async def _wait_for(session: Session, requirement: Requirement, bound: float, co
         except TimeoutError as error:
             raise ProaError(
                 requirement.code,
-                f"the machine did not come up: not within {bound:.0f} s was it true that {requirement.description}",
+                f"the machine did not come up: {requirement.description} was not so within {bound:.0f} s",
                 hint=requirement.hint,
                 layer=requirement.layer,
             ) from error

@@ -1,0 +1,235 @@
+"""The guest agent: serves the link, and is the only thing in the guest that the host talks to.
+
+Each connection proves the secret, is parked, and then becomes one stream: to the engine, to a TCP or
+Unix address, a command, or the control stream. The guest opens nothing towards the host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import sys
+from collections.abc import Coroutine
+
+from proa_guest import wire
+from proa_guest.control import ControlEnd, Facts
+from proa_guest.execute import ExecEnd
+from proa_guest.relay import End
+
+CONFIG = "/run/proa/config.json"
+HANDSHAKE_TIMEOUT = 10.0  # seconds a stranger may hold a connection
+MOST_STRANGERS = 64  # connections that have proved nothing yet
+CONNECT_TIMEOUT = 10.0
+BACKLOG = 512
+EARLY = 1 << 20  # bytes the host may send before its target answers; more waits in the network
+
+
+class Agent:
+    """What all connections share."""
+
+    def __init__(self, config: dict[str, object]) -> None:
+        link = config["link"]
+        assert isinstance(link, dict)
+        self.secret = bytes.fromhex(str(link["secret"]))
+        self.engine = str(config["engine_socket"])
+        self.facts = Facts(str(config["init_state"]), self.engine, str(config["logs"]))
+        self.strangers = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, work: Coroutine[object, object, None], name: str) -> None:
+        """Keep a task referenced; its failure is one line in the log."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log(f"{task.get_name()} failed: {type(error).__name__}: {error}")
+
+
+class Stream(asyncio.Protocol):
+    """One connection of the host's, until it becomes a stream of its own kind."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._handshake = wire.GuestHandshake(agent.secret)
+        self._request: wire.Lines | None = None
+        self._early = bytearray()
+        self._eof = False
+        self._taken = False  # a target was asked for: what comes now is its data
+        self._stranger = True
+        self._timer: asyncio.TimerHandle | None = None
+        self.transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self._agent.strangers += 1
+        if self._agent.strangers > MOST_STRANGERS:
+            transport.abort()
+            return
+        self._timer = asyncio.get_running_loop().call_later(HANDSHAKE_TIMEOUT, transport.abort)
+        transport.write(self._handshake.hello())
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._take(data)
+        except wire.WireError as error:
+            log(f"a connection was dropped: {error}")
+            assert self.transport is not None
+            self.transport.abort()
+
+    def _take(self, data: bytes) -> None:
+        assert self.transport is not None
+        if self._taken:
+            self._early += data
+            if len(self._early) > EARLY:
+                self.transport.pause_reading()
+            return
+        if self._request is None:
+            if out := self._handshake.feed(data):
+                self.transport.write(out)
+            if not self._handshake.done:
+                return
+            self._known()
+            self._request = wire.Lines(wire.MAX_REQUEST)
+            data = self._handshake.rest
+        line = self._request.feed(data)
+        if line is None:
+            return
+        self._taken = True
+        self._early += self._request.rest
+        target, content = wire.read_request(line)
+        self._agent.start(self._serve(target, content), f"stream to {target[:80]}")
+
+    def _known(self) -> None:
+        if self._stranger:
+            self._stranger = False
+            self._agent.strangers -= 1
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def eof_received(self) -> bool:
+        self._eof = True
+        return self._taken  # before a request there is nothing to wait for
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._known()
+        self.transport = None
+
+    async def _serve(self, target: str, content: dict[str, object]) -> None:
+        """Connect to the target and hand the connection over, or refuse."""
+        try:
+            end = await self._end(target, content)
+        except wire.WireError as error:
+            self._refuse("unknown-target", str(error))
+        except TimeoutError:
+            self._refuse("target-silent", f"{target} did not answer within {CONNECT_TIMEOUT:.0f} s")
+        except OSError as error:
+            self._refuse("target-refused", f"{target}: {error.strerror or error}")
+        else:
+            self._hand_over(end)
+
+    async def _end(self, target: str, content: dict[str, object]) -> asyncio.Protocol:
+        loop = asyncio.get_running_loop()
+        near = End()
+        far = End()
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            if target == "engine":
+                await loop.create_unix_connection(lambda: far, self._agent.engine)
+            elif target.startswith("unix:/"):
+                await loop.create_unix_connection(lambda: far, target.removeprefix("unix:"))
+            elif target.startswith("tcp:"):
+                transport, _ = await loop.create_connection(lambda: far, *wire.tcp_target(target))
+                no_delay(transport.get_extra_info("socket"))
+            elif target == "control":
+                return ControlEnd(self._agent.facts)
+            elif target == "exec":
+                return ExecEnd(content)
+            else:
+                raise wire.WireError(f"this guest has no target {target[:80]!r}")
+        far.join(near)
+        return near
+
+    def _refuse(self, code: str, text: str) -> None:
+        if self.transport is not None:
+            self.transport.write(wire.refusal(code, text))
+            self.transport.close()
+
+    def _hand_over(self, end: asyncio.Protocol) -> None:
+        transport = self.transport
+        if transport is None:
+            end.connection_lost(ConnectionResetError("the host went away"))
+            return
+        transport.write(wire.OK)
+        transport.set_protocol(end)
+        end.connection_made(transport)
+        if self._early:
+            end.data_received(bytes(self._early))
+        transport.resume_reading()
+        if self._eof:
+            end.eof_received()
+
+
+def no_delay(connection: socket.socket) -> None:
+    """Small answers leave at once: Nagle's wait would add 40 ms to each."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def log(text: str) -> None:
+    """One line to the agent's log; what strangers sent is never in it."""
+    sys.stderr.write(f"agent: {text}\n")
+
+
+def listen(link: dict[str, object]) -> socket.socket:
+    """The listening socket, made in the link's network namespace; the process itself stays in its own."""
+    address = (str(link["address"]), int(str(link["port"])))
+    namespace = link.get("netns")
+    if not namespace:
+        return _bound(address)
+    own = os.open("/proc/self/ns/net", os.O_RDONLY)
+    there = os.open(str(namespace), os.O_RDONLY)
+    try:
+        os.setns(there, os.CLONE_NEWNET)
+        try:
+            return _bound(address)
+        finally:
+            os.setns(own, os.CLONE_NEWNET)
+    finally:
+        os.close(own)
+        os.close(there)
+
+
+def _bound(address: tuple[str, int]) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(address)
+    listener.listen(BACKLOG)
+    no_delay(listener)  # connections inherit it
+    return listener
+
+
+async def serve(config: dict[str, object]) -> None:
+    """Serve the link until cancelled."""
+    link = config["link"]
+    assert isinstance(link, dict)
+    agent = Agent(config)
+    server = await asyncio.get_running_loop().create_server(lambda: Stream(agent), sock=listen(link))
+    log(f"listening on {server.sockets[0].getsockname()}")
+    agent.start(agent.facts.watch(), "watch")
+    await server.serve_forever()
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the agent with the config file that is named, or init's."""
+    path = (argv or sys.argv)[1] if len(argv or sys.argv) > 1 else CONFIG
+    with open(path, encoding="utf-8") as file:  # noqa: PTH123
+        config = json.load(file)
+    asyncio.run(serve(config))
+
+
+if __name__ == "__main__":
+    main()

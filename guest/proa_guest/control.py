@@ -1,0 +1,152 @@
+"""The control stream: what the guest knows of itself, told on every change; and a few orders."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+
+from proa_guest import wire
+
+VERSION = "1"
+SOON, LATER = 0.1, 1.0  # seconds between looks while something comes up, and after that
+PING_TIMEOUT = 5.0
+LOGS = ("agent", "containerd", "dockerd", "welcome")
+MOST_LINES = 10_000
+TAIL = 512 << 10  # bytes of a log that are looked at
+INIT_PID = 1
+
+
+class Facts:
+    """The guest's state, and who wants to hear of its changes."""
+
+    def __init__(self, init_state: str, engine: str, logs: str) -> None:
+        self._init_state = init_state
+        self._engine_socket = engine
+        self._logs = logs
+        self._seen = (0, 0)
+        self._init: dict[str, object] = {}
+        self._engine = "starting"
+        self._told = ""
+        self.listeners: set[ControlEnd] = set()
+
+    def status(self) -> dict[str, object]:
+        nothing: dict[str, object] = {"state": "starting", "message": ""}
+        return {
+            "agent": VERSION,
+            "uptime": round(time.clock_gettime(time.CLOCK_BOOTTIME), 1),
+            "services": self._init.get("services", {}),
+            "disk": self._init.get("disk", {**nothing, "size": 0, "free": 0}),
+            "network": self._init.get("network", nothing),
+            "engine": {"state": self._engine},
+        }
+
+    async def watch(self) -> None:
+        """Look at init's state and at the engine for ever, and tell what changed."""
+        while True:
+            self._read()
+            await self._ping()
+            status = self.status()
+            told = json.dumps([status[name] for name in ("services", "disk", "network", "engine")])
+            if told != self._told:
+                self._told = told
+                for listener in list(self.listeners):
+                    listener.send({"event": "status", **status})
+            await asyncio.sleep(LATER if self._engine == "ready" else SOON)
+
+    def _read(self) -> None:
+        try:
+            found = os.stat(self._init_state)  # noqa: PTH116
+            if (found.st_mtime_ns, found.st_ino) == self._seen:
+                return
+            with open(self._init_state, encoding="utf-8") as file:  # noqa: PTH123
+                content = json.load(file)
+        except (OSError, ValueError):
+            return  # init writes it whole; before its first word there is none
+        self._seen = (found.st_mtime_ns, found.st_ino)
+        self._init = content if isinstance(content, dict) else {}
+
+    async def _ping(self) -> None:
+        """`ready` if the engine answers; `silent` once it did and does no more."""
+        try:
+            async with asyncio.timeout(PING_TIMEOUT):
+                reader, writer = await asyncio.open_unix_connection(self._engine_socket)
+                try:
+                    writer.write(b"GET /_ping HTTP/1.0\r\n\r\n")
+                    answer = await reader.read(64)
+                finally:
+                    writer.close()
+        except (OSError, TimeoutError):
+            answer = b""
+        if b" 200 " in answer:
+            self._engine = "ready"
+        elif self._engine == "ready":
+            self._engine = "silent"
+
+    def tail(self, name: str, lines: int) -> list[str]:
+        """The last lines of one of the guest's logs. Raises WireError for any other file."""
+        if name not in LOGS:
+            raise wire.WireError(f"there is no log {name[:40]!r}")
+        try:
+            with open(f"{self._logs}/{name}.log", "rb") as file:  # noqa: PTH123
+                file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
+                text = file.read(TAIL).decode("utf-8", "replace")
+        except OSError:
+            return []
+        return [line[:4000] for line in text.split("\n") if line.strip()][-lines:]
+
+
+class ControlEnd(asyncio.Protocol):
+    """One control stream."""
+
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
+        self._messages = wire.Messages()
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._facts.listeners.add(self)
+        self.send({"event": "status", **self._facts.status()})
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._facts.listeners.discard(self)
+        self._transport = None
+
+    def send(self, content: dict[str, object]) -> None:
+        if self._transport is None or self._transport.is_closing():
+            return
+        if self._transport.get_write_buffer_size() > wire.MAX_MESSAGE:
+            self._transport.abort()  # a host that does not read is told nothing more
+            return
+        self._transport.write(wire.message(content))
+
+    def data_received(self, data: bytes) -> None:
+        assert self._transport is not None
+        try:
+            for content in self._messages.feed(data):
+                self.send({"id": content.get("id"), **self._answer(content)})
+        except wire.WireError:
+            self._transport.abort()
+
+    def _answer(self, content: dict[str, object]) -> dict[str, object]:
+        operation = content.get("op")
+        if operation == "status":
+            return self._facts.status()
+        if operation == "log":
+            lines = content.get("lines")
+            count = lines if isinstance(lines, int) and 0 < lines <= MOST_LINES else 100
+            return {"lines": self._facts.tail(str(content.get("name")), count)}
+        if operation == "poweroff":
+            os.kill(INIT_PID, signal.SIGTERM)
+            return {"done": True}
+        if operation == "set-time":
+            wanted = content.get("time")
+            if not isinstance(wanted, (int, float)) or not 0 < wanted < 1 << 40:
+                raise wire.WireError("that is no time")
+            time.clock_settime(time.CLOCK_REALTIME, wanted)
+            return {"done": True}
+        raise wire.WireError("there is no such order")

@@ -1,0 +1,239 @@
+"""A command in the guest for `proa shell`: its input, output and end as frames, with or without a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import signal
+import struct
+import termios
+
+from proa_guest import wire
+
+SHELL = ["/bin/bash", "-l"]
+CHUNK = 32 << 10
+HIGH = 256 << 10  # bytes that may wait for a slow host before the command's output is read no further
+MOST_STDIN = 256 << 10  # bytes that may wait for a command that does not read
+ENVIRON = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "LANG": "C.UTF-8",
+}
+
+
+class ExecEnd(asyncio.Protocol):
+    """One exec stream: it starts its command when the host is connected, and ends it when the host goes."""
+
+    def __init__(self, request: dict[str, object]) -> None:
+        argv = request.get("argv") or SHELL
+        if not isinstance(argv, list) or not all(isinstance(word, str) and "\0" not in word for word in argv):
+            raise wire.WireError("argv is not a list of words")
+        self._argv: list[str] = argv
+        self._tty = request.get("tty") is True
+        self._size = (_number(request.get("rows"), 24), _number(request.get("columns"), 80))
+        self._environ = {**ENVIRON, "TERM": str(request.get("term", "dumb"))[:64]}
+        self._frames = wire.Frames()
+        self._transport: asyncio.Transport | None = None
+        self._pid = 0
+        self._stdin = -1
+        self._waiting = bytearray()  # input that the command has not read yet
+        self._stdin_ends = False
+        self._outputs: dict[int, int] = {}  # descriptor -> kind of frame
+        self._paused = False
+        self._status: int | None = None
+
+    # -- the command --------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(high=HIGH)
+        try:
+            self._start()
+        except OSError as error:
+            transport.write(wire.frame(wire.STDERR, f"{self._argv[0]}: {error.strerror}\n".encode()))
+            transport.write(wire.exit_frame(127 if isinstance(error, FileNotFoundError) else 126))
+            transport.close()
+            return
+        self._read_on()
+        handle = os.pidfd_open(self._pid)
+        asyncio.get_running_loop().add_reader(handle, self._ended, handle)
+
+    def _start(self) -> None:
+        inner: list[int] = []
+        if self._tty:
+            outer, terminal = os.openpty()
+            self._set_size(outer)
+            self._stdin, self._outputs = outer, {outer: wire.STDOUT}
+            inner = [terminal] * 3
+        else:
+            pipes = [os.pipe() for _ in range(3)]
+            inner = [pipes[0][0], pipes[1][1], pipes[2][1]]
+            self._stdin = pipes[0][1]
+            self._outputs = {pipes[1][0]: wire.STDOUT, pipes[2][0]: wire.STDERR}
+        for descriptor in {self._stdin, *self._outputs}:
+            os.set_blocking(descriptor, False)
+        try:
+            self._pid = self._spawn(inner)
+        except OSError:
+            self._close_all()
+            raise
+        finally:
+            for descriptor in set(inner):
+                os.close(descriptor)
+
+    def _spawn(self, inner: list[int]) -> int:
+        actions = [(os.POSIX_SPAWN_DUP2, descriptor, number) for number, descriptor in enumerate(inner)]
+        argv = self._argv
+        if self._tty:
+            # A session of its own whose controlling terminal is the new one: setsid(1) does both.
+            argv = ["setsid", "--ctty", "--wait", *argv]
+        return os.posix_spawnp(
+            argv[0], argv, self._environ, file_actions=actions, setsid=not self._tty, setsigmask=(),
+            setsigdef=(signal.SIGPIPE, signal.SIGINT, signal.SIGTERM),
+        )  # fmt: skip
+
+    def _set_size(self, descriptor: int) -> None:
+        fcntl.ioctl(descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", *self._size, 0, 0))
+
+    def _ended(self, handle: int) -> None:
+        asyncio.get_running_loop().remove_reader(handle)
+        os.close(handle)
+        code = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+        self._status = code if code >= 0 else 128 - code
+        self._pid = 0
+        self._finish_if_drained()
+
+    # -- its output ---------------------------------------------------------------------------
+
+    def _read_on(self) -> None:
+        loop = asyncio.get_running_loop()
+        for descriptor in self._outputs:
+            loop.add_reader(descriptor, self._output, descriptor)
+
+    def _output(self, descriptor: int) -> None:
+        try:
+            data = os.read(descriptor, CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""  # EIO: the terminal's last process has closed it
+        if data and self._transport is not None:
+            self._transport.write(wire.frame(self._outputs[descriptor], data))
+            return
+        asyncio.get_running_loop().remove_reader(descriptor)
+        del self._outputs[descriptor]
+        if descriptor == self._stdin:
+            self._close_stdin()
+        else:
+            os.close(descriptor)
+        self._finish_if_drained()
+
+    def _finish_if_drained(self) -> None:
+        """The exit status goes last: after it nothing of the command's is missing."""
+        if self._status is None or self._transport is None:
+            return
+        if self._outputs and not self._tty:
+            return
+        for descriptor in list(self._outputs):
+            # A terminal stays open while some background process holds it: what is there now is all.
+            self._drain(descriptor)
+        self._transport.write(wire.exit_frame(self._status))
+        self._transport.close()
+
+    def _drain(self, descriptor: int) -> None:
+        while True:
+            try:
+                data = os.read(descriptor, CHUNK)
+            except OSError:
+                return
+            if not data or self._transport is None:
+                return
+            self._transport.write(wire.frame(wire.STDOUT, data))
+
+    def pause_writing(self) -> None:
+        self._paused = True
+        for descriptor in self._outputs:
+            asyncio.get_running_loop().remove_reader(descriptor)
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self._read_on()
+
+    # -- its input ----------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        assert self._transport is not None
+        try:
+            for kind, payload in self._frames.feed(data):
+                self._take(kind, payload)
+        except wire.WireError:
+            self._transport.abort()
+
+    def _take(self, kind: int, payload: bytes) -> None:
+        if kind == wire.STDIN:
+            self._waiting += payload
+            self._feed()
+        elif kind == wire.STDIN_EOF:
+            self._stdin_ends = True
+            self._feed()
+        elif kind == wire.RESIZE and len(payload) == 4:
+            self._size = (int.from_bytes(payload[:2], "big"), int.from_bytes(payload[2:], "big"))
+            if self._tty and self._stdin >= 0:
+                self._set_size(self._stdin)
+        elif kind == wire.SIGNAL and len(payload) == 1 and self._pid:
+            os.killpg(self._pid, payload[0])
+        else:
+            raise wire.WireError("this frame is not for a command")
+
+    def _feed(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._waiting and self._stdin >= 0:
+            try:
+                del self._waiting[: os.write(self._stdin, self._waiting[:CHUNK])]
+            except BlockingIOError:
+                loop.add_writer(self._stdin, self._feed)
+                if self._transport is not None and len(self._waiting) > MOST_STDIN:
+                    self._transport.pause_reading()
+                return
+            except OSError:
+                self._waiting.clear()  # the command reads no more
+        if self._stdin >= 0:
+            loop.remove_writer(self._stdin)
+        if self._transport is not None:
+            self._transport.resume_reading()
+        if self._stdin_ends and not self._tty:
+            self._close_stdin()
+
+    def _close_stdin(self) -> None:
+        if self._stdin >= 0:
+            asyncio.get_running_loop().remove_writer(self._stdin)
+            os.close(self._stdin)
+            self._stdin = -1
+
+    # -- the host goes ------------------------------------------------------------------------
+
+    def eof_received(self) -> bool:
+        return True  # what the host says is over; what the command says is not
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
+        if self._pid:
+            try:
+                os.killpg(self._pid, signal.SIGHUP)
+            except ProcessLookupError:
+                self._pid = 0
+        self._close_all()
+
+    def _close_all(self) -> None:
+        for descriptor in list(self._outputs):
+            asyncio.get_running_loop().remove_reader(descriptor)
+            if descriptor != self._stdin:
+                os.close(descriptor)
+        self._outputs.clear()
+        self._close_stdin()
+
+
+def _number(value: object, default: int) -> int:
+    return value if isinstance(value, int) and 0 < value < 1 << 16 else default

@@ -1,0 +1,183 @@
+"""The QEMU driver: finds QEMU, boots machines detached, and takes over those that are running."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from proa.drivers.base import BootSpec, Capabilities, DriverInfo
+from proa.drivers.qemu import acceleration, command, disks
+from proa.drivers.qemu.console import ConsoleReader
+from proa.drivers.qemu.hypervisor import QemuProcess
+from proa.drivers.qemu.monitor import Monitor, forwarded_port
+from proa.model.errors import ProaError
+from proa.system.files import read_bytes, tail, write_atomic
+from proa.system.paths import Places
+from proa.system.processes import ProcessIdentity, alive, kill, run_async, spawn_detached, wait_end, which
+
+log = logging.getLogger("proa.qemu")
+
+OLDEST = (7, 2)
+STATE_VERSION = 1
+SOCKET_TIMEOUT = 20.0  # seconds until QEMU's monitor is there; a loaded host needs some
+POLL = 0.02
+PROGRAMS = {"x86_64": "qemu-system-x86_64", "amd64": "qemu-system-x86_64", "aarch64": "qemu-system-aarch64"}
+_VERSION = re.compile(r"version (\d+)\.(\d+)(\.\d+)?")
+_INSTALL = "on Debian and Ubuntu: sudo apt install qemu-system-x86; on macOS: brew install qemu"
+
+
+class Booted(msgspec.Struct, frozen=True):
+    """run/NAME/hypervisor.json, version 1: what a later agent needs to take a machine over."""
+
+    version: int
+    pid: int
+    started: str  # proa.system.processes.ProcessIdentity
+    link_port: int
+    accelerator: str
+    name: str
+
+
+class QemuDriver:
+    """Implements proa.drivers.base.Driver."""
+
+    name = "qemu"
+    capabilities = Capabilities(loopback_link=True)
+
+    def __init__(self, places: Places) -> None:
+        self._cache = places.acceleration
+        self._info: DriverInfo | None = None
+
+    def find(self) -> Path:
+        """QEMU's program: PROA_QEMU, or the one on PATH. Raises ProaError `qemu-missing`."""
+        if chosen := os.environ.get("PROA_QEMU"):
+            if Path(chosen).is_absolute() and os.access(chosen, os.X_OK):
+                return Path(chosen)
+            raise _missing(f"PROA_QEMU names {chosen!r}, which is no program")
+        program = PROGRAMS.get(
+            os.uname().machine if sys.platform != "win32" else "x86_64", PROGRAMS["x86_64"]
+        )
+        found = which(program)
+        if found is None:
+            raise _missing(f"there is no {program} on the PATH")
+        return found
+
+    async def probe(self, kernel: Path, initrd: Path, progress: Callable[[str], None]) -> DriverInfo:
+        qemu = self.find()
+        version = await self._version(qemu)
+        info = await acceleration.choose(qemu, version, kernel, initrd, self._cache, progress)
+        self._info = info
+        return info
+
+    async def _version(self, qemu: Path) -> str:
+        done = (await run_async([str(qemu), "--version"], timeout=20)).check("ask QEMU for its version")
+        found = _VERSION.search(done.stdout.decode("utf-8", "replace"))
+        if found is None:
+            raise _missing(f"{qemu} does not say which version it is")
+        if (int(found[1]), int(found[2])) < OLDEST:
+            raise ProaError(
+                "qemu-too-old",
+                f"QEMU {found[1]}.{found[2]} cannot run machines of Proa",
+                why=f"{OLDEST[0]}.{OLDEST[1]} is the oldest that can",
+                hint=f"install a newer one ({_INSTALL}), or name one with PROA_QEMU",
+                layer="hypervisor",
+            )
+        return found[0].removeprefix("version ")
+
+    async def make_disk(self, path: Path, size: int) -> None:
+        await disks.make(path, size)
+
+    async def grow_disk(self, path: Path, size: int) -> None:
+        await disks.grow(path, size)
+
+    async def boot(self, spec: BootSpec, progress: Callable[[str], None]) -> QemuProcess:
+        if self._info is None:
+            raise ProaError("not-probed", "the driver was not asked for an accelerator", layer="hypervisor")
+        accelerator = self._info.accelerator
+        argv = command.command(self.find(), spec, accelerator, sys.platform)
+        _sweep(spec.runtime)
+        identity = spawn_detached(argv, log=spec.runtime / "qemu.log", pass_fds=(spec.lock_fd,))
+        try:
+            return await self._take(spec, identity, accelerator)
+        except BaseException as error:
+            kill(identity, force=True)
+            await wait_end(identity)
+            _sweep(spec.runtime)
+            if isinstance(error, ProaError) and not error.log:
+                error.log = tail(spec.runtime / "qemu.log", 8)
+                error.why = error.log[-1] if error.log else error.why
+            raise
+
+    async def _take(self, spec: BootSpec, identity: ProcessIdentity, accelerator: str) -> QemuProcess:
+        """Monitor, console and link port of a QEMU that was just started."""
+        monitor = Monitor(spec.name)
+        await _until_socket(spec.runtime / "qmp.sock", identity)
+        await monitor.connect(spec.runtime / "qmp.sock")
+        told = await monitor.execute("human-monitor-command", {"command-line": "info usernet"})
+        port = forwarded_port(str(told), command.LINK_ADDRESS, command.LINK_PORT)
+        if port is None:
+            raise ProaError(
+                "hypervisor-refused",
+                "QEMU did not forward the link's port",
+                why=str(told)[:300],
+                layer="hypervisor",
+            )
+        console = await ConsoleReader.open(spec.runtime / "console.sock", spec.console_log, fresh=True)
+        booted = Booted(STATE_VERSION, identity.pid, identity.started, port, accelerator, spec.name)
+        write_atomic(spec.runtime / "hypervisor.json", msgspec.json.encode(booted))
+        return QemuProcess(identity, monitor, console, accelerator, port)
+
+    async def adopt(self, runtime: Path, console_log: Path) -> QemuProcess | None:
+        """Never signals: who is not proved to be the QEMU that was booted here is left alone."""
+        try:
+            booted = msgspec.json.decode(read_bytes(runtime / "hypervisor.json"), type=Booted)
+        except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError, ProaError):
+            return None
+        identity = ProcessIdentity(booted.pid, booted.started)
+        if booted.version != STATE_VERSION or not alive(identity):
+            return None
+        monitor = Monitor(booted.name)
+        try:
+            await monitor.connect(runtime / "qmp.sock")
+            console = await ConsoleReader.open(runtime / "console.sock", console_log, fresh=False)
+        except ProaError as error:
+            log.warning("%s: %s", booted.name, error)
+            await monitor.close()
+            return None
+        return QemuProcess(identity, monitor, console, booted.accelerator, booted.link_port)
+
+
+def _missing(why: str) -> ProaError:
+    return ProaError(
+        "qemu-missing", "QEMU cannot be found", why=why, hint=f"install it ({_INSTALL})", layer="hypervisor"
+    )
+
+
+def _sweep(runtime: Path) -> None:
+    """Remove what an earlier QEMU left; the machine's lock is ours, so nobody uses it."""
+    for name in ("qmp.sock", "console.sock", "hypervisor.json"):
+        (runtime / name).unlink(missing_ok=True)
+
+
+async def _until_socket(path: Path, identity: ProcessIdentity) -> None:
+    """Return when QEMU has made its monitor's socket; raise as soon as QEMU has ended."""
+    deadline = asyncio.get_running_loop().time() + SOCKET_TIMEOUT
+    while not path.exists():
+        if not alive(identity):
+            raise ProaError(
+                "hypervisor-failed", "QEMU did not start", why="it ended at once", layer="hypervisor"
+            )
+        if asyncio.get_running_loop().time() > deadline:
+            raise ProaError(
+                "hypervisor-silent",
+                "QEMU does not answer",
+                why=f"no monitor within {SOCKET_TIMEOUT:.0f} s",
+                layer="hypervisor",
+            )
+        await asyncio.sleep(POLL)

@@ -1,0 +1,76 @@
+"""One running QEMU: its process, monitor and console."""
+
+from __future__ import annotations
+
+import asyncio
+
+from proa.drivers.base import ExitReason
+from proa.drivers.qemu.console import ConsoleReader
+from proa.drivers.qemu.monitor import Monitor
+from proa.model.errors import ProaError
+from proa.system.processes import ProcessIdentity, kill, wait_end
+from proa.system.tasks import Tasks
+
+
+class QemuProcess:
+    """Implements proa.drivers.base.Hypervisor."""
+
+    def __init__(
+        self,
+        identity: ProcessIdentity,
+        monitor: Monitor,
+        console: ConsoleReader,
+        accelerator: str,
+        link_port: int,
+    ) -> None:
+        self._identity = identity
+        self._monitor = monitor
+        self._console = console
+        self._accelerator = accelerator
+        self._link_port = link_port
+        self._tasks = Tasks(f"qemu {identity.pid}")
+        self.ended: asyncio.Future[ExitReason] = asyncio.get_running_loop().create_future()
+        self._tasks.start(self._watch(), name="end")
+
+    @property
+    def pid(self) -> int:
+        return self._identity.pid
+
+    @property
+    def accelerator(self) -> str:
+        return self._accelerator
+
+    @property
+    def link_address(self) -> tuple[str, int]:
+        return "127.0.0.1", self._link_port
+
+    async def _watch(self) -> None:
+        await wait_end(self._identity)
+        # The console's last words are read before anybody is told that it is over.
+        await asyncio.wait({self._console.closed}, timeout=1.0)
+        if not self.ended.done():
+            self.ended.set_result(self._monitor.reason or ExitReason.DIED)
+
+    async def is_paused(self) -> bool:
+        status = await self._monitor.execute("query-status")
+        return isinstance(status, dict) and status.get("running") is not True
+
+    async def resume(self) -> None:
+        await self._monitor.execute("cont")
+
+    async def quit(self, timeout: float = 10.0) -> None:
+        """Asks, then kills what is proved to be this QEMU. Safe to call twice."""
+        if not self.ended.done():
+            try:
+                await self._monitor.execute("quit")
+                await asyncio.wait({self.ended}, timeout=timeout)
+            except ProaError:
+                pass  # it does not answer: by force then
+        if not self.ended.done():
+            kill(self._identity, force=True)
+            await asyncio.wait({self.ended}, timeout=timeout)
+
+    async def detach(self) -> None:
+        await self._tasks.close()
+        self._console.close()
+        await self._monitor.close()

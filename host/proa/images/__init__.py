@@ -1,0 +1,1 @@
+"""Guest images: their manifest, their check, their place on disk."""

@@ -1,0 +1,229 @@
+"""One machine's life with a real guest, in a home of its own: states, adoption, crashes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.support.homes import Home, wait_until
+
+pytestmark = [pytest.mark.machine, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def home(image: Path) -> Iterator[Home]:
+    home = Home()
+    try:
+        home.import_image(image)
+        yield home
+    finally:
+        home.close()
+
+
+@pytest.fixture
+def running(home: Home) -> Home:
+    home.ok("start")
+    return home
+
+
+def test_a_machine_is_made_started_and_measured(home: Home) -> None:
+    assert home.status()["state"] == "absent"
+    told = home.proa("start")
+    assert told.status == 0, home.last_words()
+    assert "proa docker run" in told.out + told.err, "it names a first command to try"
+    status = home.status()
+    assert status["state"] == "running"
+    assert status["problem"] is None
+    assert status["started_with"] == "cold"
+    assert status["start_seconds"] > 0
+    assert status["engine"]["version"]
+    assert Path(status["engine"]["socket"]) == home.folder / "run/default/docker.sock"
+    assert status["pid"] in home.hypervisors()
+
+
+def test_starting_twice_is_one_machine(running: Home) -> None:
+    before = running.status()["pid"]
+    running.ok("start")
+    assert running.status()["pid"] == before
+    assert len(running.hypervisors()) == 1
+
+
+def test_everything_of_ours_is_private(running: Home) -> None:
+    open_to_others = [
+        path
+        for path in running.folder.rglob("*")
+        if not path.is_symlink() and path.lstat().st_mode & 0o077 and "images" not in path.parts
+    ]
+    assert open_to_others == []
+    assert running.folder.stat().st_mode & 0o077 == 0
+
+
+def test_the_link_secret_is_on_no_command_line(running: Home) -> None:
+    secret = (running.folder / "run/default/link.key").read_bytes()
+    command = Path(f"/proc/{running.status()['pid']}/cmdline").read_bytes()
+    assert secret not in command and secret.hex().encode() not in command
+
+
+def test_an_agent_killed_is_followed_by_one_that_adopts(running: Home) -> None:
+    before, agent = running.status()["pid"], running.agent_pid()
+    assert agent is not None
+    os.kill(agent, signal.SIGKILL)
+    began = time.monotonic()
+    running.ok("docker", "ps")
+    assert time.monotonic() - began < 30
+    status = running.status()
+    assert (status["state"], status["pid"]) == ("running", before)
+    assert running.agent_pid() not in (None, agent)
+
+
+def test_an_agent_asked_to_end_leaves_the_machine_running(running: Home) -> None:
+    before, agent = running.status()["pid"], running.agent_pid()
+    assert agent is not None
+    os.kill(agent, signal.SIGTERM)
+    wait_until(lambda: running.agent_pid() is None, 15, "the agent ended")
+    assert running.hypervisors() == [before]
+    assert running.status()["pid"] == before
+
+
+def test_a_killed_hypervisor_is_seen_and_the_next_start_heals(running: Home) -> None:
+    os.kill(running.status()["pid"], signal.SIGKILL)
+    status = wait_until(lambda: (s := running.status())["state"] == "broken" and s, 10, "the death was seen")
+    assert status["problem"]["code"] == "machine-died"
+    assert status["problem"]["layer"] == "hypervisor"
+    refused = running.proa("docker", "ps")
+    assert refused.status != 0 and "proa start" in refused.err
+    running.ok("start")
+    assert running.status()["state"] == "running"
+
+
+def test_a_guest_panic_is_seen_and_named(running: Home) -> None:
+    running.proa("shell", "--", "sh", "-c", "echo c > /proc/sysrq-trigger", timeout=60)
+    status = wait_until(lambda: (s := running.status())["state"] == "broken" and s, 20, "the panic was seen")
+    assert (status["problem"]["code"], status["problem"]["layer"]) == ("guest-panicked", "kernel")
+    assert "Kernel panic" in status["problem"]["why"]
+    running.ok("start")
+    assert running.status()["state"] == "running"
+
+
+def test_stop_is_graceful_and_its_socket_says_how_to_start(running: Home) -> None:
+    running.ok("stop")
+    status = running.status()
+    assert (status["state"], status["problem"], status["pid"]) == ("stopped", None, None)
+    assert running.hypervisors() == []
+    refused = running.proa("docker", "ps", timeout=30)
+    assert refused.status != 0
+    assert "proa start" in refused.err, "the stopped machine's socket says how to start it"
+    assert running.status()["state"] == "stopped", "a stopped machine stays stopped"
+    console = (running.folder / "logs/default-console.log").read_text(errors="replace")
+    assert "Kernel panic" not in console.rpartition("proa: init")[2]
+
+
+def test_what_was_written_outlives_force(running: Home) -> None:
+    running.ok("shell", "--", "sh", "-c", "echo kept > /var/lib/proa/mark && sync")
+    running.ok("stop", "--force")
+    running.ok("start")
+    assert running.ok("shell", "--", "cat", "/var/lib/proa/mark").strip() == "kept"
+    running.ok("shell", "--", "rm", "/var/lib/proa/mark")
+
+
+def test_stale_pid_socket_and_lock_are_healed_and_the_stranger_lives(running: Home) -> None:
+    running.ok("stop", "--force")
+    runtime = running.folder / "run/default"
+    state = runtime / "hypervisor.json"
+    content = json.loads(state.read_text()) if state.exists() else {"version": 1}
+    content["pid"] = os.getpid()  # the stranger is this test
+    state.write_text(json.dumps(content))
+    (runtime / "qmp.sock").unlink(missing_ok=True)
+    (runtime / "qmp.sock").write_text("not a socket")
+    running.ok("start")
+    assert running.status()["state"] == "running"
+
+
+def test_kill_of_the_agent_in_the_middle_of_a_start_leaves_one_machine(running: Home) -> None:
+    running.ok("stop", "--force")
+    for layer in ("booting", "guest answers", "engine answers"):
+        _start_and_kill_agent_at(running, layer)
+        running.ok("start")
+        assert len(running.hypervisors()) == 1
+        assert running.status()["state"] == "running"
+        running.ok("stop", "--force")
+
+
+def _start_and_kill_agent_at(home: Home, words: str) -> None:
+    import subprocess
+    import sys
+
+    starting = subprocess.Popen(  # noqa: TID251
+        [str(Path(sys.executable).with_name("proa")), "start"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=home.environ,
+        text=True,
+    )
+    try:
+        assert starting.stdout is not None
+        for line in starting.stdout:
+            if words in line:
+                break
+        agent = home.agent_pid()
+        assert agent is not None
+        os.kill(agent, signal.SIGKILL)
+        assert starting.wait(60) == 1, "the start that lost its agent says so"
+    finally:
+        starting.kill()
+        starting.wait()
+
+
+def test_kill_of_the_hypervisor_in_the_middle_of_a_start_is_said(running: Home) -> None:
+    import subprocess
+    import sys
+
+    running.ok("stop", "--force")
+    starting = subprocess.Popen(  # noqa: TID251
+        [str(Path(sys.executable).with_name("proa")), "start"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=running.environ,
+        text=True,
+    )
+    try:
+        pid = wait_until(running.hypervisors, 60, "the hypervisor was started")[0]
+        os.kill(pid, signal.SIGKILL)
+        _, told = starting.communicate(timeout=60)
+    finally:
+        starting.kill()
+        starting.wait()
+    assert starting.returncode == 1
+    assert "[hypervisor-died]" in told
+    assert running.hypervisors() == []
+    running.ok("start")
+
+
+def test_two_starts_and_a_stop_at_once_end_in_one_state(running: Home) -> None:
+    import concurrent.futures
+
+    running.ok("stop", "--force")
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        results = list(
+            pool.map(lambda verb: running.proa(*verb), [["start"], ["start"], ["stop"], ["start"]])
+        )
+    assert [result.status for result in results] == [0, 0, 0, 0], results
+    assert len(running.hypervisors()) <= 1
+    assert running.status()["state"] in ("running", "stopped")
+
+
+def test_delete_asks_and_removes_all(running: Home) -> None:
+    refused = running.proa("delete", "default")
+    assert refused.status == 2 and "--yes" in refused.err
+    running.ok("delete", "default", "--yes")
+    assert running.status()["state"] == "absent"
+    assert running.hypervisors() == []
+    assert not (running.folder / "machines/default").exists()
+    assert not (running.folder / "run/default").exists()
