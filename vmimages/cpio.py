@@ -1,4 +1,4 @@
-"""Writes the initrd's archive: cpio in the `newc` format (kernel: Documentation/driver-api/early-userspace)."""
+"""Writes the initrd's archive: cpio, `newc` format (kernel: Documentation/driver-api/early-userspace)."""
 
 from __future__ import annotations
 

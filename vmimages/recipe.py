@@ -106,19 +106,21 @@ BOOT_MODULES = (
 
 # Beside those: what containers, other hypervisors and later features ask for.
 MORE_MODULES = (
-    "9p", "9pnet_virtio", "ahci", "cuse", "dm_mod", "dm_thin_pool", "dummy", "esp4", "hv_balloon", "hv_netvsc",
-    "hv_sock", "hv_storvsc", "hv_utils", "hv_vmbus", "ip_set", "ip_vs", "ip_vs_rr", "ipip", "iptable_raw",
-    "ip6table_mangle", "ip6table_raw", "ipvlan", "isofs", "loop", "macvlan", "nbd", "nf_conntrack_netlink", "nf_log_syslog",
-    "nfnetlink_queue", "nfs", "nfsv4", "cifs", "nft_chain_nat", "nft_compat", "nft_ct", "nft_masq", "nft_nat",
-    "nf_tables", "sch_htb", "sch_ingress", "sch_netem", "sch_tbf", "cls_u32", "cls_bpf", "act_mirred", "squashfs",
-    "tls", "tun", "udp_tunnel", "vfat", "virtio_console", "virtiofs", "vmw_pvscsi", "vmw_vsock_virtio_transport",
-    "vmw_vsock_vmci_transport", "vmxnet3", "vsock", "vxlan", "wireguard", "xfrm_user", "xt_bpf", "xt_comment",
-    "xt_connmark", "xt_CT", "xt_DSCP", "xt_hashlimit", "xt_iprange", "xt_ipvs", "xt_limit", "xt_LOG", "xt_mac",
-    "xt_mark", "xt_MARK", "xt_multiport", "xt_nat", "xt_NFLOG", "xt_owner", "xt_physdev", "xt_pkttype",
-    "xt_policy", "xt_recent", "xt_REDIRECT", "xt_set", "xt_state", "xt_statistic", "xt_string", "xt_tcpmss",
-    "xt_TCPMSS", "xt_tcpudp", "xt_TPROXY", "xt_u32", "ipt_REJECT", "ip6t_REJECT", "nls_utf8", "nls_iso8859-1",
-    "algif_hash", "algif_skcipher", "crc32c_intel", "libcrc32c", "ghash_clmulni_intel", "aesni_intel", "e1000",
-    "e1000e", "xfs", "btrfs",
+    "9p", "9pnet_virtio", "ahci", "cuse", "dm_mod", "dm_thin_pool", "dummy", "esp4", "hv_balloon",
+    "hv_netvsc", "hv_sock", "hv_storvsc", "hv_utils", "hv_vmbus", "ip_set", "ip_vs", "ip_vs_rr", "ipip",
+    "iptable_raw", "ip6table_mangle", "ip6table_raw", "ipvlan", "isofs", "loop", "macvlan", "nbd",
+    "nf_conntrack_netlink", "nf_log_syslog", "nfnetlink_queue", "nfs", "nfsv4", "cifs", "nft_chain_nat",
+    "nft_compat", "nft_ct", "nft_masq", "nft_nat", "nf_tables", "sch_htb", "sch_ingress", "sch_netem",
+    "sch_tbf", "cls_u32", "cls_bpf", "act_mirred", "squashfs", "tls", "tun", "udp_tunnel", "vfat",
+    "virtio_console", "virtiofs", "vmw_pvscsi", "vmw_vsock_virtio_transport",
+    "vmw_vsock_vmci_transport", "vmxnet3", "vsock", "vxlan", "wireguard", "xfrm_user", "xt_bpf",
+    "xt_comment", "xt_connmark", "xt_CT", "xt_DSCP", "xt_hashlimit", "xt_iprange", "xt_ipvs",
+    "xt_limit", "xt_LOG", "xt_mac", "xt_mark", "xt_MARK", "xt_multiport", "xt_nat", "xt_NFLOG",
+    "xt_owner", "xt_physdev", "xt_pkttype", "xt_policy", "xt_recent", "xt_REDIRECT", "xt_set",
+    "xt_state", "xt_statistic", "xt_string", "xt_tcpmss", "xt_TCPMSS", "xt_tcpudp", "xt_TPROXY",
+    "xt_u32", "ipt_REJECT", "ip6t_REJECT", "nls_utf8", "nls_iso8859-1", "algif_hash", "algif_skcipher",
+    "crc32c_intel", "libcrc32c", "ghash_clmulni_intel", "aesni_intel", "e1000", "e1000e", "xfs",
+    "btrfs",
 )  # fmt: skip
 
 # Arguments that the image wants on its kernel's command line, whatever the hypervisor.

@@ -1,4 +1,4 @@
-"""The guest's root: Debian's packages by mmdebstrap, trimmed, with Proa's init and agent, as an erofs image."""
+"""The guest's root: Debian's packages, trimmed, with Proa's init and agent, as an erofs image."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def furnish(root: Path, architecture: str) -> None:
 
 
 def compile_python(root: Path) -> None:
-    """Compile every module: the root is read-only, and a boot should not compile. Checked by nothing, so fast."""
+    """Compile every module: the root is read-only, and a boot should not compile."""
     for cache in root.rglob("__pycache__"):
         shutil.rmtree(cache)
     python = next(root.glob("usr/bin/python3.*"))

@@ -34,10 +34,8 @@ _DEFAULT = (signal.SIGPIPE, signal.SIGTERM, signal.SIGCHLD, signal.SIGINT)
 
 def run(argv: list[str], *, timeout: float, good: tuple[int, ...] | None = (0,)) -> int:
     """Run a command to its end; its exit status. Raises CommandFailed unless it is in `good` (None: any)."""
-    try:
+    if os.path.exists(LOG):  # noqa: PTH110
         os.unlink(LOG)  # noqa: PTH108
-    except FileNotFoundError:
-        pass
     try:
         pid = spawn(argv, LOG)
     except OSError as error:

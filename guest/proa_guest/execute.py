@@ -1,4 +1,4 @@
-"""A command in the guest for `proa shell`: its input, output and end as frames, with or without a terminal."""
+"""A command in the guest for `proa shell`: input, output and end as frames, with or without a terminal."""
 
 from __future__ import annotations
 

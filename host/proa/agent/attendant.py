@@ -78,7 +78,7 @@ class Attendant:
         """The engine answers: bind what it publishes before anybody is told so."""
         if self._forwarder is not None:
             return
-        self._forwarder = PortForwarder(self.name, session.pool.open, self._tasks)
+        self._forwarder = PortForwarder(self.name, session.pool.open)
         self._watcher = PortWatcher(
             EngineApi(lambda: session.pool.open("engine")), self._forwarder.apply, self._tasks
         )

@@ -10,12 +10,16 @@ from pathlib import Path
 from aiohttp import web
 
 from proa.agent.attendant import Attendant
+from proa.model.api import ExecRequest
 from proa.model.errors import ProaError
 from proa.system.files import tail
 from proa.system.paths import Places
+from proa_guest import wire
+from proa_guest.relay import End
 
 log = logging.getLogger("proa.agent")
 
+UPGRADE = "proa-exec"
 SOURCES = ("agent", "console", "engine")
 MOST_LINES = 10_000
 LOOK_AGAIN = 0.25  # seconds between looks at a log that is followed
@@ -77,31 +81,74 @@ async def _growth(path: Path, position: int) -> AsyncIterator[bytes]:
 async def _engine_log(
     request: web.Request, attendant: Attendant, lines: int, follow: bool
 ) -> web.StreamResponse:
-    """dockerd's log is in the guest; while nobody can ask the guest there is none."""
-    session = attendant.machine.session
-    if session is None:
-        raise ProaError(
-            "machine-not-running",
-            f"the engine of {attendant.name!r} has no log now",
-            why="it is in the guest, and the machine is not running",
-            hint=f"proa start {attendant.name}; or: proa logs --source console",
-        )
-    seen = await session.control.log("dockerd", lines)
+    """dockerd's log is in the guest: its own `tail` reads it."""
+    argv = ["tail", f"--lines={lines}", *(["-F"] if follow else []), "/var/log/proa/dockerd.log"]
+    stream = await attendant.machine.open_stream("exec", {"argv": argv})
+    chunks: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=64)
+    stream.attach(_OutputReader(chunks))
     response = await _text(request)
-    while True:
-        for line in seen:
-            await response.write(line.encode() + b"\n")
-        if not follow:
-            return response
-        await asyncio.sleep(LOOK_AGAIN * 4)
-        seen = _newer(seen, await session.control.log("dockerd", MOST_LINES))
+    try:
+        while (chunk := await chunks.get()) is not None:
+            await response.write(chunk)
+    finally:
+        stream.transport.abort()
+    return response
 
 
-def _newer(seen: tuple[str, ...], now: tuple[str, ...]) -> tuple[str, ...]:
-    """The lines of `now` behind the last of `seen` (each of dockerd's lines has its time)."""
-    if not seen:
-        return now
-    for index in range(len(now) - 1, -1, -1):
-        if now[index] == seen[-1]:
-            return now[index + 1 :]
-    return now
+class _OutputReader(asyncio.Protocol):
+    """The output of a command in the guest, in pieces; None at its end."""
+
+    def __init__(self, chunks: asyncio.Queue[bytes | None]) -> None:
+        self._chunks = chunks
+        self._frames = wire.Frames()
+        self._transport: asyncio.BaseTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for kind, payload in self._frames.feed(data):
+                if kind == wire.STDOUT:
+                    self._chunks.put_nowait(payload)
+        except (wire.WireError, asyncio.QueueFull):
+            # A guest that breaks the protocol, or a reader who cannot follow: the log ends here.
+            if isinstance(self._transport, asyncio.Transport):
+                self._transport.abort()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        while True:
+            try:
+                self._chunks.put_nowait(None)
+            except asyncio.QueueFull:
+                self._chunks.get_nowait()
+            else:
+                return
+
+
+async def execute(request: web.Request, attendant: Attendant, wanted: ExecRequest) -> web.StreamResponse:
+    """Run a command in the guest: answer 101, then the link's exec frames go both ways as they are."""
+    transport = request.transport
+    if transport is None or request.headers.get("Upgrade", "").lower() != UPGRADE:
+        raise ProaError("bad-request", f"this wants `Upgrade: {UPGRADE}`", usage=True)
+    extra = {"argv": list(wanted.argv), "tty": wanted.tty, "rows": wanted.rows}
+    stream = await attendant.machine.open_stream(
+        "exec", {**extra, "columns": wanted.columns, "term": wanted.term}
+    )
+    handler = request.protocol
+    over = asyncio.Event()
+    near, far = End(over.set), End()
+    transport.write(
+        f"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {UPGRADE}\r\n\r\n".encode()
+    )
+    transport.set_protocol(near)
+    near.connection_made(transport)
+    near.join(far)
+    stream.attach(far)
+    try:
+        await over.wait()
+    finally:
+        transport.abort()
+        # aiohttp's own protocol has not seen the connection's end: it was no longer its own.
+        handler.connection_lost(None)
+    return web.Response()

@@ -134,7 +134,7 @@ class ImageStore:
         write_atomic(target / manifests.NAME, read_bytes(source / manifests.NAME))
 
     def verify(self, image: Image) -> None:
-        """Hash every file whose identity is not the one that was checked. Raises ProaError `image-altered`."""
+        """Hash every file that is not the one that was checked. Raises ProaError `image-altered`."""
         known = self._recall(image)
         changed = False
         for name, entry in image.manifest.files.items():

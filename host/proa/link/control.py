@@ -1,4 +1,4 @@
-"""The control stream: what the guest says of itself, and the few orders it takes. All of it is hostile input."""
+"""The control stream: what the guest says of itself (hostile input), and the few orders it takes."""
 
 from __future__ import annotations
 

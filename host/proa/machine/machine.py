@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -70,7 +70,7 @@ class Machine:
 
     # -- what others ask of it --------------------------------------------------------------
 
-    async def open_stream(self, target: str) -> LinkStream:
+    async def open_stream(self, target: str, extra: Mapping[str, object] | None = None) -> LinkStream:
         """A stream to `target` in the guest; waits while the machine starts.
 
         Raises ProaError `machine-not-running` with the way out where it is not.
@@ -85,7 +85,7 @@ class Machine:
                 why=problem.message if problem else "",
                 hint=f"start it: proa start {self.name}",
             )
-        return await self.session.pool.open(target)
+        return await self.session.pool.open(target, extra=extra)
 
     async def status(self) -> MachineStatus:
         """What is, from facts. Never raises: what cannot be read is in `problem`."""

@@ -124,7 +124,8 @@ async def wait_ready(session: Session, accelerator: str, console: Path, say: Say
 async def _wait_for(session: Session, requirement: Requirement, bound: float, console: Path) -> None:
     waiting = session.tasks.start(requirement.wait(session, bound), name=f"wait for {requirement.layer}")
     try:
-        await asyncio.wait({waiting, session.hypervisor.ended}, return_when=asyncio.FIRST_COMPLETED)
+        either: set[asyncio.Future[Any]] = {waiting, session.hypervisor.ended}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if not waiting.done():
             raise ended(session.hypervisor.ended.result(), console)
         try:

@@ -36,7 +36,7 @@ class ConsoleLog:
         """Append; the guest decides how much, we decide how much is kept."""
         if self._size + len(data) > LOG_SIZE:
             self._rotate()
-        with open(self._path, "ab", opener=_private) as file:  # noqa: PTH123  (Path.open takes no opener)
+        with open(self._path, "ab", opener=_private) as file:
             file.write(data[:LOG_SIZE])
         self._size += len(data)
 

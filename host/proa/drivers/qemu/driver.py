@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import platform
 import re
 import sys
 from collections.abc import Callable
@@ -60,9 +61,7 @@ class QemuDriver:
             if Path(chosen).is_absolute() and os.access(chosen, os.X_OK):
                 return Path(chosen)
             raise _missing(f"PROA_QEMU names {chosen!r}, which is no program")
-        program = PROGRAMS.get(
-            os.uname().machine if sys.platform != "win32" else "x86_64", PROGRAMS["x86_64"]
-        )
+        program = PROGRAMS.get(platform.machine().lower(), PROGRAMS["x86_64"])
         found = which(program)
         if found is None:
             raise _missing(f"there is no {program} on the PATH")

@@ -1,0 +1,281 @@
+"""The agent's API from the outside: what the CLI (and later the desktop) talks through."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from proa import __version__
+from proa.model.api import API_VERSION, AgentInfo, Done, ExecRequest, Failed, Message, Progress, StopRequest
+from proa.model.errors import ProaError
+from proa.model.machine import MachineOptions, MachineStatus, PublishedPort
+from proa.model.problem import Problem
+from proa.system.files import tail
+from proa.system.locks import is_held
+from proa.system.paths import Places
+from proa.system.processes import ProcessIdentity, identify, kill, spawn_detached, wait_until_gone
+
+T = TypeVar("T")
+
+START_TIMEOUT = 30.0  # seconds until a new agent answers; it adopts machines first
+END_TIMEOUT = 30.0
+ANSWER_TIMEOUT = 30.0  # seconds for a question; long work has none, it says that it goes on
+POLL = 0.02
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP over the agent's Unix socket."""
+
+    def __init__(self, path: Path, timeout: float | None) -> None:
+        super().__init__("agent", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        if sys.platform == "win32":
+            raise ProaError("not-on-windows", "the agent's named pipe is not there yet")
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+class AgentClient:
+    """One conversation with the agent. Every method raises ProaError where it fails."""
+
+    def __init__(self, places: Places) -> None:
+        self._path = places.agent_socket
+
+    def __enter__(self) -> AgentClient:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return
+
+    def _ask(
+        self, method: str, path: str, body: bytes | None = None, timeout: float | None = ANSWER_TIMEOUT
+    ) -> http.client.HTTPResponse:
+        connection = _Connection(self._path, timeout)
+        try:
+            connection.request(method, path, body=body)
+            response = connection.getresponse()
+            if response.status >= 400:
+                raise _problem(response.read())
+        except (OSError, http.client.HTTPException) as error:
+            raise _gone(error) from error
+        return response
+
+    def _get(self, path: str, kind: type[T]) -> T:
+        with contextlib.closing(self._ask("GET", path)) as response:
+            try:
+                return msgspec.json.decode(response.read(), type=kind)
+            except (OSError, http.client.HTTPException, msgspec.MsgspecError) as error:
+                raise _gone(error) from error
+
+    def info(self) -> AgentInfo:
+        return self._get("/v1/agent", AgentInfo)
+
+    def machines(self) -> list[MachineStatus]:
+        return self._get("/v1/machines", list[MachineStatus])
+
+    def status(self, name: str) -> MachineStatus:
+        return self._get(_machine(name), MachineStatus)
+
+    def ports(self, name: str) -> list[PublishedPort]:
+        return self._get(_machine(name, "ports"), list[PublishedPort])
+
+    def known(self, name: str) -> None:
+        """Raise ProaError `machine-unknown` unless there is such a machine."""
+        self.ports(name)
+
+    # -- long work ----------------------------------------------------------------------------
+
+    def create(self, name: str, options: MachineOptions, say: Callable[[Progress], None]) -> MachineStatus:
+        return self._work("POST", _machine(name, "create"), msgspec.json.encode(options), say)
+
+    def start(self, name: str, say: Callable[[Progress], None]) -> MachineStatus:
+        return self._work("POST", _machine(name, "start"), b"{}", say)
+
+    def stop(self, name: str, request: StopRequest, say: Callable[[Progress], None]) -> MachineStatus:
+        return self._work("POST", _machine(name, "stop"), msgspec.json.encode(request), say)
+
+    def restart(self, name: str, request: StopRequest, say: Callable[[Progress], None]) -> MachineStatus:
+        return self._work("POST", _machine(name, "restart"), msgspec.json.encode(request), say)
+
+    def delete(self, name: str, say: Callable[[Progress], None]) -> MachineStatus:
+        return self._work("DELETE", _machine(name), None, say)
+
+    def _work(
+        self, method: str, path: str, body: bytes | None, say: Callable[[Progress], None]
+    ) -> MachineStatus:
+        with contextlib.closing(self._ask(method, path, body, timeout=None)) as response:
+            for line in _lines(response):
+                message: Message = msgspec.json.decode(line, type=Message)
+                if isinstance(message, Progress):
+                    say(message)
+                elif isinstance(message, Failed):
+                    raise message.problem.error()
+                elif isinstance(message, Done):
+                    return message.status
+        raise _gone(None)
+
+    # -- streams ------------------------------------------------------------------------------
+
+    def logs(self, name: str, source: str, lines: int, follow: bool) -> Iterator[bytes]:
+        """A log in pieces; with `follow` without an end."""
+        query = urlencode({"source": source, "lines": lines, "follow": int(follow)})
+        timeout = None if follow else ANSWER_TIMEOUT
+        with contextlib.closing(
+            self._ask("GET", f"{_machine(name, 'logs')}?{query}", timeout=timeout)
+        ) as response:
+            try:
+                while chunk := response.read1(64 << 10):
+                    yield chunk
+            except (OSError, http.client.HTTPException) as error:
+                raise _gone(error) from error
+
+    def execute(self, name: str, request: ExecRequest) -> socket.socket:
+        """A socket that speaks the link's exec frames with a command in the guest."""
+        connection = _Connection(self._path, None)
+        body = msgspec.json.encode(request)
+        try:
+            connection.connect()
+            assert connection.sock is not None
+            head = f"POST {_machine(name, 'exec')} HTTP/1.1\r\nHost: agent\r\nConnection: Upgrade\r\n"
+            head += f"Upgrade: proa-exec\r\nContent-Length: {len(body)}\r\n\r\n"
+            connection.sock.sendall(head.encode() + body)
+            return _upgraded(connection.sock)
+        except OSError as error:
+            raise _gone(error) from error
+
+
+def _upgraded(connection: socket.socket) -> socket.socket:
+    """The connection behind a 101; any other answer is a problem."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        byte = connection.recv(1)
+        if not byte:
+            raise _gone(None)
+        head += byte
+    if head.split(b" ", 2)[1] == b"101":
+        return connection
+    body = b""
+    while data := connection.recv(64 << 10):
+        body += data
+        with contextlib.suppress(msgspec.MsgspecError):
+            return_problem = _problem(body)
+            if return_problem.code != "agent-unclear":
+                raise return_problem
+    raise _gone(None)
+
+
+def _lines(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    while True:
+        try:
+            line = response.readline()
+        except (OSError, http.client.HTTPException) as error:
+            raise _gone(error) from error
+        if not line:
+            return
+        yield line
+
+
+def _machine(name: str, *rest: str) -> str:
+    return "/".join(["/v1/machines", quote(name, safe=""), *rest])
+
+
+def _problem(body: bytes) -> ProaError:
+    try:
+        return msgspec.json.decode(body, type=Problem).error()
+    except msgspec.MsgspecError:
+        told = body[:200].decode("utf-8", "replace")
+        return ProaError("agent-unclear", "the agent's answer cannot be read", why=told)
+
+
+def _gone(error: object) -> ProaError:
+    return ProaError(
+        "agent-gone",
+        "the agent went away",
+        why=str(error) if error else "it ended the connection before the work was done",
+        hint="what runs goes on; ask again: proa status. Its log: proa logs --source agent",
+    )
+
+
+# -- starting it -----------------------------------------------------------------------------------
+
+
+def ensure_agent(places: Places) -> AgentClient:
+    """A client of a running agent of this version; it is started, or replaced, where need be.
+
+    Raises ProaError `agent-did-not-start` with the last line of its log.
+    """
+    places.make()
+    client = AgentClient(places)
+    try:
+        info = client.info()
+    except ProaError as error:
+        if error.code not in ("agent-gone", "agent-unclear"):
+            raise
+    else:
+        if (info.version, info.api) == (__version__, API_VERSION):
+            return client
+        _replace(places)
+    began = places.agent_log.stat().st_size if places.agent_log.exists() else 0
+    child = spawn_detached([sys.executable, "-m", "proa.agent"], log=places.agent_log, env=_environ())
+    _wait(client, child, places, began)
+    return client
+
+
+def _environ() -> dict[str, str]:
+    """The agent lives longer than this shell: what steers a single command is not for it."""
+    return {
+        key: value for key, value in os.environ.items() if not key.startswith(("DOCKER_", "PROA_MACHINE"))
+    }
+
+
+def _wait(client: AgentClient, child: ProcessIdentity, places: Places, began: int) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
+    while True:
+        with contextlib.suppress(ProaError):
+            client.info()
+            return
+        # Another command's agent may have won: then ours has ended, and the lock is held all the same.
+        ended = identify(child.pid) != child and not is_held(places.agent_lock)
+        if ended or time.monotonic() > deadline:
+            grown = places.agent_log.exists() and places.agent_log.stat().st_size > began
+            told = tail(places.agent_log, 8) if grown else ()
+            raise ProaError(
+                "agent-did-not-start",
+                "the agent did not start",
+                why=told[-1] if told else f"it did not answer within {START_TIMEOUT:.0f} s",
+                hint=f"its log: {places.agent_log}",
+                log=told,
+            )
+        time.sleep(POLL)
+
+
+def _replace(places: Places) -> None:
+    """Ask an agent of another version to end; machines go on running and are adopted."""
+    try:
+        pid = int(places.agent_lock.read_text())
+    except (OSError, ValueError):
+        return
+    identity = identify(pid)
+    if identity is None or not is_held(places.agent_lock):
+        return
+    kill(identity)
+    if not wait_until_gone(identity, END_TIMEOUT):
+        raise ProaError(
+            "agent-old",
+            "an agent of another version does not end",
+            why=f"its pid is {pid}",
+            hint=f"end it: kill {pid}",
+        )

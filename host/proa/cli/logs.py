@@ -1,0 +1,40 @@
+"""`proa logs`: what the agent, the guest's console or the engine wrote."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from proa.cli.common import agent, machine_name, name_argument
+
+
+@click.command(epilog="Example:  proa logs -f --source engine")
+@name_argument
+@click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on.")
+@click.option(
+    "--source",
+    type=click.Choice(["agent", "console", "engine"]),
+    default="console",
+    show_default=True,
+    help="Whose log.",
+)
+@click.option(
+    "-n", "--lines", type=click.IntRange(0, 10_000), default=100, show_default=True, help="How many."
+)
+def logs_verb(name: str | None, follow: bool, source: str, lines: int) -> None:
+    """The last lines of a log."""
+    terminal = sys.stdout.isatty()
+    with agent() as client:
+        for chunk in client.logs(machine_name(name), source, lines, follow):
+            if terminal:
+                click.echo(_safe(chunk), nl=False)
+            else:
+                sys.stdout.buffer.write(chunk)
+                sys.stdout.buffer.flush()
+
+
+def _safe(chunk: bytes) -> str:
+    """Without what would move the terminal's cursor: the guest decides what stands in its logs."""
+    text = chunk.decode("utf-8", "replace")
+    return "".join(char if char.isprintable() or char in "\n\t" else "" for char in text)

@@ -1,0 +1,106 @@
+"""Verbs that change a machine: start, stop, restart, create, delete."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from proa.cli.common import agent, machine_name, name_argument, progress
+from proa.model.api import StopRequest
+from proa.model.errors import ProaError
+from proa.model.machine import MachineOptions, MachineStatus
+from proa.model.sizes import parse_size
+
+
+@click.command(epilog="Example:  proa start")
+@name_argument
+def start_verb(name: str | None) -> None:
+    """Make the machine if there is none, start it, and wait until its engine answers."""
+    machine = machine_name(name)
+    with agent() as client, progress() as say:
+        status = client.start(machine, say)
+    _say_ready(status)
+
+
+def _say_ready(status: MachineStatus) -> None:
+    took = f" in {status.start_seconds:.1f} s" if status.start_seconds is not None else ""
+    click.echo(f"{status.name} is running{took}: Docker engine {status.engine.version}, {status.accelerator}")
+    click.echo(f"engine:  unix://{status.engine.socket}")
+    other = "" if status.name == "default" else f" --machine {status.name}"
+    click.echo(f"try:     proa docker{other} run -d -p 8080:80 proa/welcome")
+    click.echo("then:    http://localhost:8080")
+
+
+@click.command(epilog="Example:  proa stop --force")
+@name_argument
+@click.option("--cold", is_flag=True, help="Power off (which every stop does so far).")
+@click.option("--force", is_flag=True, help="End it at once; containers are not asked.")
+def stop_verb(name: str | None, cold: bool, force: bool) -> None:
+    """Power a machine off: containers, engine, disk, in order. It stays stopped until it is started."""
+    machine = machine_name(name)
+    with agent() as client, progress() as say:
+        client.stop(machine, StopRequest(cold=cold, force=force), say)
+    click.echo(f"{machine} is stopped")
+
+
+@click.command(epilog="Example:  proa restart work")
+@name_argument
+@click.option("--cold", is_flag=True, help="Through a power-off (which every restart is so far).")
+def restart_verb(name: str | None, cold: bool) -> None:
+    """Stop a machine and start it again; changes of machine.toml take effect."""
+    machine = machine_name(name)
+    with agent() as client, progress() as say:
+        status = client.restart(machine, StopRequest(cold=cold), say)
+    _say_ready(status)
+
+
+@click.command(epilog="Example:  proa create work --cpus 2 --memory 4GiB --disk 100GiB")
+@click.argument("name")
+@click.option("--cpus", type=int, help="Processors (default 1).")
+@click.option("--memory", help="Memory (default 2GiB).")
+@click.option("--disk", help="The most its disk may grow to (default 60GiB).")
+@click.option("--driver", help="The hypervisor's driver (default qemu).")
+@click.option("--image", help="A guest image's id (default: the newest).")
+def create_verb(
+    name: str, cpus: int | None, memory: str | None, disk: str | None, driver: str | None, image: str | None
+) -> None:
+    """Make a machine without starting it."""
+    machine = machine_name(name)
+    options = MachineOptions(
+        cpus=cpus,
+        memory=None if memory is None else parse_size(memory),
+        disk=None if disk is None else parse_size(disk),
+        driver=driver,
+        image=image,
+    )
+    with agent() as client, progress() as say:
+        client.create(machine, options, say)
+    click.echo(f"{machine} is made; start it: proa start {machine}")
+
+
+@click.command(epilog="Example:  proa delete work --yes")
+@name_argument
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def delete_verb(name: str | None, yes: bool) -> None:
+    """Remove a machine with its images, containers and volumes."""
+    machine = machine_name(name)
+    with agent() as client:
+        client.known(machine)
+        if not yes:
+            _confirm(machine)
+        with progress() as say:
+            client.delete(machine, say)
+    click.echo(f"{machine} is deleted")
+
+
+def _confirm(machine: str) -> None:
+    if not sys.stdin.isatty():
+        raise ProaError(
+            "not-confirmed",
+            f"{machine!r} was not deleted",
+            why="nobody is there to be asked",
+            hint=f"if you are sure: proa delete {machine} --yes",
+            usage=True,
+        )
+    click.confirm(f"Delete {machine!r} with all its images, containers and volumes?", abort=True)

@@ -1,0 +1,104 @@
+"""The group of verbs, each imported when it is used; and the one place where an error becomes lines."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from proa.model.errors import ProaError
+
+# Verb -> its module in this package, and the line that `proa --help` shows.
+VERBS = {
+    "start": ("machines", "Make the machine if there is none, start it, wait until the engine answers."),
+    "stop": ("machines", "Power a machine off."),
+    "restart": ("machines", "Stop and start a machine."),
+    "create": ("machines", "Make a machine without starting it."),
+    "delete": ("machines", "Remove a machine with all its data."),
+    "status": ("look", "What a machine is doing, measured from its engine."),
+    "list": ("look", "All machines."),
+    "ports": ("look", "Published ports, and why one is not bound."),
+    "env": ("look", "Print what lets this shell's docker find the engine."),
+    "version": ("look", "Versions of Proa, its agent and the engine."),
+    "docker": ("handover", "Run the Docker CLI against the engine."),
+    "shell": ("shell", "A shell, or a command, in the guest."),
+    "logs": ("logs", "The log of the agent, the console or the engine."),
+    "agent": ("handover", "Run the agent in the foreground."),
+}
+LOG_LINES = 8
+
+
+class Verbs(click.Group):
+    """Imports a verb when it is asked for; offers near matches of one that is not there."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        module = importlib.import_module(f"proa.cli.{VERBS[cmd_name][0]}")
+        command: click.Command = getattr(module, f"{cmd_name}_verb")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list, without importing every verb for its first line."""
+        with formatter.section("Verbs"):
+            formatter.write_dl([(verb, text) for verb, (_, text) in VERBS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], VERBS, n=3)
+            meant = f"did you mean {' or '.join(near)}?" if near else "see: proa --help"
+            raise ProaError("unknown-verb", f"there is no verb {args[0][:40]!r}", hint=meant, usage=True)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=Verbs,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Example:  proa start && proa docker run -d -p 8080:80 proa/welcome",
+)
+@click.option("--debug", is_flag=True, help="Show where an error comes from.")
+def proa(debug: bool) -> None:
+    """Docker containers in a small virtual machine of your own."""
+
+
+def run(argv: list[str]) -> int:
+    """Run one verb; its exit status: 0 done, 1 failed with a problem, 2 wrong usage."""
+    try:
+        result = proa.main(argv, prog_name="proa", standalone_mode=False)
+    except ProaError as error:
+        if "--debug" in argv:
+            raise
+        return show(error)
+    except click.ClickException as error:
+        usage = ProaError("bad-usage", error.format_message().rstrip("."), hint=_help(error), usage=True)
+        return show(usage)
+    except click.exceptions.Abort:
+        print("proa: stopped looking; what was begun goes on, see: proa status", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has left; Python would complain once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return result if isinstance(result, int) else 0
+
+
+def _help(error: click.ClickException) -> str:
+    context: Any = getattr(error, "ctx", None)
+    return f"see: {context.command_path if context else 'proa'} --help"
+
+
+def show(error: ProaError) -> int:
+    """The last lines of the log that belongs to the error, then the error; the exit status."""
+    for line in error.log[-LOG_LINES:]:
+        print("| " + "".join(char if char.isprintable() else " " for char in line)[:200], file=sys.stderr)
+    print(*error.lines, sep="\n", file=sys.stderr)
+    return 2 if error.usage else 1

@@ -1,0 +1,375 @@
+"""One client's connection as a state machine, sans-IO: what happened goes in, what to do comes out.
+
+One request is under way at a time; what a client sends ahead waits in the shell, which stops reading.
+A connection ends up in one of two ways: request after request, or hijacked, when both sides speak raw.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from proa.engine import mounts
+from proa.engine.http import (
+    Body,
+    Head,
+    HeadBuffer,
+    HttpError,
+    LengthBody,
+    NoBody,
+    parse_request,
+    parse_response,
+    request_body,
+    response_body,
+)
+
+MAX_INSPECTED = 32 << 20  # bytes of a body that is read before it is passed on
+_HIJACKS = re.compile(r"/(containers/[^/]+/attach|exec/[^/]+/start)")
+_SETTLES = re.compile(r"/containers/[^/]+/(start|restart|unpause)")
+
+
+# -- commands ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class OpenEngine:
+    """Open a stream to the engine; answer with engine_opened or engine_failed."""
+
+
+@dataclass(frozen=True)
+class ToEngine:
+    data: bytes
+
+
+@dataclass(frozen=True)
+class EngineEof:
+    """Half-close towards the engine."""
+
+
+@dataclass(frozen=True)
+class ToClient:
+    data: bytes
+
+
+@dataclass(frozen=True)
+class CloseEngine:
+    """End the engine's stream: what it does for this client is cancelled."""
+
+
+@dataclass(frozen=True)
+class CloseClient:
+    """End the connection, after what was sent has left."""
+
+
+@dataclass(frozen=True)
+class Settle:
+    """Wait until published ports are bound, then answer with settled()."""
+
+
+@dataclass(frozen=True)
+class Splice:
+    """From here on both sides are raw: join them; `to_client` and `to_engine` go first."""
+
+    to_engine: bytes
+    to_client: bytes
+
+
+Command = OpenEngine | ToEngine | EngineEof | ToClient | CloseEngine | CloseClient | Settle | Splice
+
+
+class _Phase(enum.Enum):
+    IDLE = enum.auto()  # between requests
+    INSPECT = enum.auto()  # the body is being read before it may pass
+    OPENING = enum.auto()  # the engine's stream is on its way
+    EXCHANGE = enum.auto()  # a request is under way
+    SETTLING = enum.auto()  # the answer waits for ports
+    RAW = enum.auto()
+    OVER = enum.auto()
+
+
+class Conversation:
+    """Feed it events; each returns the commands to carry out, in order."""
+
+    def __init__(self) -> None:
+        self._phase = _Phase.IDLE
+        self._client = HeadBuffer()
+        self._engine = HeadBuffer()
+        self._engine_open = False
+        self._client_eof = False
+        self._request: Head | None = None
+        self._request_body: Body = NoBody()
+        self._response: Head | None = None
+        self._response_body: Body = NoBody()
+        self._inspected = bytearray()  # content of a body that is inspected
+        self._held = bytearray()  # its original bytes
+        self._pending = b""  # what goes to the engine first, once it is open
+        self._waiting = bytearray()  # what the engine said while ports settle
+
+    # -- what the shell asks ------------------------------------------------------------------
+
+    @property
+    def wants_client(self) -> bool:
+        """False while what the client sends could only pile up here."""
+        return self._phase in (_Phase.IDLE, _Phase.INSPECT) or (
+            self._phase is _Phase.EXCHANGE and not (self._request_body.done and len(self._client))
+        )
+
+    @property
+    def wants_engine(self) -> bool:
+        return self._phase is not _Phase.SETTLING
+
+    @property
+    def idle(self) -> bool:
+        return self._phase is _Phase.IDLE and not len(self._client)
+
+    # -- events -------------------------------------------------------------------------------
+
+    def client_data(self, data: bytes) -> list[Command]:
+        if self._phase is _Phase.OVER:
+            return []
+        if self._phase is _Phase.EXCHANGE and not self._request_body.done:
+            return self._guard(lambda: self._more_body(data))
+        self._client.feed(data)
+        return self._guard(self._advance)
+
+    def client_eof(self) -> list[Command]:
+        """The client half-closed. The engine is told, as it would be without us, and decides."""
+        self._client_eof = True
+        if self._phase in (_Phase.IDLE, _Phase.INSPECT):
+            return self._over()
+        return [EngineEof()] if self._phase is _Phase.EXCHANGE else []
+
+    def client_lost(self) -> list[Command]:
+        return self._over()
+
+    def engine_opened(self) -> list[Command]:
+        self._engine_open = True
+        if self._phase is not _Phase.OPENING:
+            return [CloseEngine()]
+        self._phase = _Phase.EXCHANGE
+        pending, self._pending = self._pending, b""
+        commands: list[Command] = [ToEngine(pending)]
+        rest = self._client.take_all()
+        if rest:
+            commands += self._guard(lambda: self._more_body(rest))
+        if self._client_eof:
+            commands += self.client_eof()
+        return commands
+
+    def engine_failed(self, message: str) -> list[Command]:
+        """No stream to the engine: the client is told why, as the engine would tell it."""
+        self._engine_open = False
+        return self._refuse(503, message)
+
+    def engine_data(self, data: bytes) -> list[Command]:
+        if self._phase is _Phase.SETTLING:
+            self._waiting += data
+            return []
+        if self._phase is not _Phase.EXCHANGE:
+            return self._over()  # it speaks without having been asked
+        if self._response is not None:
+            return self._guard(lambda: self._pass_answer(data))
+        self._engine.feed(data)
+        return self._guard(self._take_answer)
+
+    def engine_eof(self) -> list[Command]:
+        """The engine's stream ended."""
+        self._engine_open = False
+        if self._phase in (_Phase.IDLE, _Phase.INSPECT):
+            return [CloseEngine()]  # a kept stream that the engine gave up; the next request opens another
+        if self._phase is _Phase.SETTLING:
+            return []
+        if self._phase is not _Phase.EXCHANGE:
+            return []
+        if self._response is None and not len(self._engine):
+            return self._refuse(502, "the engine ended the connection without an answer [engine-silent]")
+        # A body that is not whole is seen as such by the client, as it would be without us.
+        return self._over()
+
+    def settled(self) -> list[Command]:
+        """Ports are bound: the answer may go."""
+        if self._phase is not _Phase.SETTLING:
+            return []
+        self._phase = _Phase.EXCHANGE
+        assert self._response is not None
+        head = self._response.raw
+        waiting, self._waiting = bytes(self._waiting), bytearray()
+        return self._guard(lambda: self._pass_answer(waiting, head))
+
+    # -- requests -----------------------------------------------------------------------------
+
+    def _guard(self, step: Callable[[], list[Command]]) -> list[Command]:
+        try:
+            return step()
+        except HttpError as error:
+            return self._refuse(400, f"this request cannot be passed on: {error} [bad-request]")
+
+    def _advance(self) -> list[Command]:
+        """Take the next request if the last one is over."""
+        if self._phase is _Phase.INSPECT:
+            return self._inspect(self._client.take_all())
+        if self._phase is not _Phase.IDLE:
+            return []
+        raw = self._client.take_head()
+        if raw is None:
+            return []
+        self._request = head = parse_request(raw)
+        self._response = None
+        if mounts.carries_mounts(head.method, head.target):
+            return self._begin_inspection(head)
+        self._request_body = request_body(head)
+        return self._send(head.raw)
+
+    def _begin_inspection(self, head: Head) -> list[Command]:
+        self._phase = _Phase.INSPECT
+        self._inspected, self._held = bytearray(), bytearray()
+        self._request_body = request_body(head, self._inspected)
+        commands: list[Command] = []
+        if head.has_token(b"expect", b"100-continue"):
+            commands.append(ToClient(b"HTTP/1.1 100 Continue\r\n\r\n"))
+        return commands + self._inspect(self._client.take_all())
+
+    def _inspect(self, data: bytes) -> list[Command]:
+        """Hold the body until it is whole, then pass the request on or refuse it."""
+        assert self._request is not None
+        taken = self._request_body.feed(data)
+        self._held += data[:taken]
+        self._client.feed(data[taken:])
+        if len(self._held) > MAX_INSPECTED:
+            return self._refuse(
+                413, f"the request is larger than {MAX_INSPECTED >> 20} MiB [request-too-large]"
+            )
+        if not self._request_body.done:
+            return []
+        content = bytes(self._held if isinstance(self._request_body, LengthBody) else self._inspected)
+        if content:
+            try:
+                paths = mounts.host_paths(content)
+            except mounts.Unreadable as error:
+                return self._refuse(400, f"the request's body is not JSON: {error} [bad-request]", keep=True)
+            if paths:
+                return self._refuse(400, f"{mounts.refusal(paths[0])} [host-folder-not-shared]", keep=True)
+        return self._send(_without_expect(self._request) + bytes(self._held))
+
+    def _send(self, data: bytes) -> list[Command]:
+        if self._engine_open:
+            self._phase = _Phase.EXCHANGE
+            commands: list[Command] = [ToEngine(data)]
+            rest = b"" if self._request_body.done else self._client.take_all()
+            return commands + (self._more_body(rest) if rest else [])
+        self._phase = _Phase.OPENING
+        self._pending = data
+        return [OpenEngine()]
+
+    def _more_body(self, data: bytes) -> list[Command]:
+        taken = self._request_body.feed(data)
+        if taken < len(data):
+            self._client.feed(data[taken:])
+        return [ToEngine(data[:taken])] if taken else []
+
+    # -- answers ------------------------------------------------------------------------------
+
+    def _take_answer(self) -> list[Command]:
+        assert self._request is not None
+        commands: list[Command] = []
+        while (raw := self._engine.take_head()) is not None:
+            head = parse_response(raw, self._request.method)
+            if head.status == 101:
+                self._phase = _Phase.RAW
+                return [*commands, Splice(self._client.take_all(), raw + self._engine.take_all())]
+            if head.status < 200:
+                commands.append(ToClient(raw))
+                continue
+            self._response = head
+            self._response_body = response_body(head, self._request.method)
+            rest = self._engine.take_all()
+            if self._is_hijacked(head):
+                self._phase = _Phase.RAW
+                return [*commands, Splice(self._client.take_all(), raw + rest)]
+            if self._settles(head):
+                self._phase = _Phase.SETTLING
+                self._waiting += rest
+                return [*commands, Settle()]
+            return commands + self._pass_answer(rest, raw)
+        return commands
+
+    def _is_hijacked(self, head: Head) -> bool:
+        """Attach and exec without `Upgrade` answer 200, name no length, and then speak raw."""
+        assert self._request is not None
+        if head.status != 200 or head.all(b"content-length") or head.all(b"transfer-encoding"):
+            return False
+        return self._request.method == b"POST" and bool(
+            _HIJACKS.fullmatch(mounts.path_of(self._request.target))
+        )
+
+    def _settles(self, head: Head) -> bool:
+        assert self._request is not None
+        path = mounts.path_of(self._request.target)
+        return self._request.method == b"POST" and head.status < 300 and bool(_SETTLES.fullmatch(path))
+
+    def _pass_answer(self, data: bytes, before: bytes = b"") -> list[Command]:
+        taken = self._response_body.feed(data)
+        out = before + (data if taken == len(data) else data[:taken])
+        commands: list[Command] = [ToClient(out)] if out else []
+        if self._response_body.done:
+            if taken < len(data):
+                return [*commands, *self._over()]  # more than was asked for
+            commands += self._answered()
+        return commands
+
+    def _answered(self) -> list[Command]:
+        """The exchange is over: the next one, or the end."""
+        assert self._request is not None and self._response is not None
+        # An answer before the whole request was sent leaves the rest of its body in the way.
+        keep = self._request.keeps_alive and self._response.keeps_alive and self._request_body.done
+        if not keep or self._client_eof:
+            return self._over()
+        self._phase = _Phase.IDLE
+        commands: list[Command] = []
+        if not self._engine_open:
+            commands.append(CloseEngine())
+        return commands + self._guard(self._advance)
+
+    def _refuse(self, status: int, message: str, *, keep: bool = False) -> list[Command]:
+        """Answer in the engine's own form, so that clients show the message."""
+        if self._phase is _Phase.OVER:
+            return []
+        if self._response is not None:
+            return self._over()  # an answer is under way: nothing can be said any more
+        body = json.dumps({"message": message}).encode() + b"\n"
+        reasons = {
+            400: b"Bad Request",
+            413: b"Content Too Large",
+            502: b"Bad Gateway",
+            503: b"Service Unavailable",
+        }
+        request = self._request
+        keep = keep and request is not None and request.keeps_alive and self._request_body.done
+        head = b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%s\r\n" % (
+            status,
+            reasons[status],
+            len(body),
+            b"" if keep else b"Connection: close\r\n",
+        )
+        answer = ToClient(head + (b"" if request is not None and request.method == b"HEAD" else body))
+        if not keep:
+            return [answer, *self._over()]
+        self._phase = _Phase.IDLE
+        return [answer, *self._guard(self._advance)]
+
+    def _over(self) -> list[Command]:
+        if self._phase is _Phase.OVER:
+            return []
+        self._phase = _Phase.OVER
+        return [CloseEngine(), CloseClient()]
+
+
+def _without_expect(head: Head) -> bytes:
+    """The head as it came, without an Expect that has been answered here."""
+    if not head.all(b"expect"):
+        return head.raw
+    lines = [line for line in head.raw.split(b"\r\n") if not line.lower().startswith(b"expect:")]
+    return b"\r\n".join(lines)

@@ -1,0 +1,219 @@
+"""HTTP/1.1 in pieces, sans-IO: heads are parsed (by h11), bodies are followed and pass as their own bytes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Protocol
+
+import h11
+
+MAX_HEAD = 1 << 20  # bytes: X-Registry-Config carries every login of the user
+_MAX_CHUNK_LINE = 4096
+_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(;[^\r\n]*)?")
+
+
+class HttpError(Exception):
+    """What came is not HTTP as we can pass it on safely."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """A request's or a response's head, and its bytes as they came."""
+
+    raw: bytes
+    headers: tuple[tuple[bytes, bytes], ...]  # names in lower case
+    version: bytes
+    method: bytes = b""
+    target: bytes = b""
+    status: int = 0
+
+    def all(self, name: bytes) -> list[bytes]:
+        return [value for key, value in self.headers if key == name]
+
+    def has_token(self, name: bytes, token: bytes) -> bool:
+        return any(token in [word.strip().lower() for word in value.split(b",")] for value in self.all(name))
+
+    @property
+    def keeps_alive(self) -> bool:
+        if self.has_token(b"connection", b"close"):
+            return False
+        return self.version != b"1.0" or self.has_token(b"connection", b"keep-alive")
+
+
+class HeadBuffer:
+    """Collects bytes until a head is whole."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+        self._looked = 0
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def feed(self, data: bytes) -> None:
+        self._held += data
+
+    def take_head(self) -> bytes | None:
+        """The head with its empty line, or None. Raises HttpError when it is too long."""
+        while self._held[:2] == b"\r\n":
+            del self._held[:2]  # RFC 9112 2.2: empty lines before a request are passed over
+        end = self._held.find(b"\r\n\r\n", max(0, self._looked - 3))
+        if end < 0:
+            self._looked = len(self._held)
+            if len(self._held) > MAX_HEAD:
+                raise HttpError("the head is too long")
+            return None
+        self._looked = 0
+        head = bytes(self._held[: end + 4])
+        del self._held[: end + 4]
+        return head
+
+    def take_all(self) -> bytes:
+        rest = bytes(self._held)
+        self._held.clear()
+        self._looked = 0
+        return rest
+
+
+def _check_framing(headers: tuple[tuple[bytes, bytes], ...]) -> None:
+    """Refuse what two parsers could read in two ways: that is how requests are smuggled."""
+    lengths = [value for name, value in headers if name == b"content-length"]
+    codings = [value for name, value in headers if name == b"transfer-encoding"]
+    if len(lengths) > 1 or (lengths and codings) or len(codings) > 1:
+        raise HttpError("the body's length is said twice")
+    if codings and codings[0].strip().lower() != b"chunked":
+        raise HttpError("this transfer coding is not known")
+
+
+def parse_request(raw: bytes) -> Head:
+    """Raises HttpError."""
+    parser = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD + 4)
+    try:
+        parser.receive_data(raw)
+        event = parser.next_event()
+    except h11.RemoteProtocolError as error:
+        raise HttpError(str(error)) from error
+    if not isinstance(event, h11.Request):
+        raise HttpError("this is not a request")
+    headers = tuple((bytes(name), bytes(value)) for name, value in event.headers)
+    _check_framing(headers)
+    return Head(raw, headers, bytes(event.http_version), bytes(event.method), bytes(event.target))
+
+
+def parse_response(raw: bytes, method: bytes) -> Head:
+    """Raises HttpError."""
+    parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD + 4)
+    # h11 reads a response only after a request of ours; which one matters for CONNECT and HEAD alone.
+    upgrade = [("Host", "x"), ("Connection", "upgrade"), ("Upgrade", "x")]
+    parser.send(h11.Request(method="GET" if method == b"CONNECT" else method, target="/", headers=upgrade))
+    try:
+        parser.receive_data(raw)
+        event = parser.next_event()
+    except h11.RemoteProtocolError as error:
+        raise HttpError(str(error)) from error
+    if not isinstance(event, (h11.Response, h11.InformationalResponse)):
+        raise HttpError("this is not a response")
+    headers = tuple((bytes(name), bytes(value)) for name, value in event.headers)
+    _check_framing(headers)
+    return Head(raw, headers, bytes(event.http_version), status=event.status_code)
+
+
+class Body(Protocol):
+    """Follows a body: how many of the bytes at hand belong to it."""
+
+    done: bool
+
+    def feed(self, data: bytes) -> int:
+        """Bytes of `data` that belong to the body. Raises HttpError."""
+
+
+class NoBody:
+    done = True
+
+    def feed(self, data: bytes) -> int:
+        return 0
+
+
+class LengthBody:
+    def __init__(self, length: int) -> None:
+        self._left = length
+        self.done = length == 0
+
+    def feed(self, data: bytes) -> int:
+        taken = min(self._left, len(data))
+        self._left -= taken
+        self.done = self._left == 0
+        return taken
+
+
+class UntilCloseBody:
+    """A response whose end is the connection's."""
+
+    done = False
+
+    def feed(self, data: bytes) -> int:
+        return len(data)
+
+
+class ChunkedBody:
+    """Follows chunks by arithmetic; `content` gets what they carry, where somebody wants to read it."""
+
+    def __init__(self, content: bytearray | None = None) -> None:
+        self.done = False
+        self._content = content
+        self._left = 0  # bytes of the chunk (with its line end) that are still to come
+        self._line = bytearray()
+        self._trailer = False
+
+    def feed(self, data: bytes) -> int:
+        at = 0
+        while at < len(data) and not self.done:
+            if self._left:
+                taken = min(self._left, len(data) - at)
+                if self._content is not None and self._left > 2:
+                    self._content += data[at : at + min(taken, self._left - 2)]
+                self._left -= taken
+                at += taken
+                continue
+            end = data.find(b"\n", at)
+            stop = len(data) if end < 0 else end + 1
+            self._line += data[at:stop]
+            at = stop
+            if len(self._line) > _MAX_CHUNK_LINE:
+                raise HttpError("a chunk's line is too long")
+            if end >= 0:
+                line = bytes(self._line)
+                self._line.clear()
+                self._take_line(line)
+        return at
+
+    def _take_line(self, line: bytes) -> None:
+        if not line.endswith(b"\r\n"):
+            raise HttpError("a chunk's line has no proper end")
+        if self._trailer:
+            self.done = line == b"\r\n"
+            return
+        match = _CHUNK_SIZE.fullmatch(line[:-2])
+        if match is None:
+            raise HttpError("a chunk has no size")
+        size = int(match[1], 16)
+        self._trailer = size == 0
+        self._left = size + 2 if size else 0
+
+
+def request_body(head: Head, content: bytearray | None = None) -> Body:
+    if head.all(b"transfer-encoding"):
+        return ChunkedBody(content)
+    lengths = head.all(b"content-length")
+    return LengthBody(int(lengths[0])) if lengths else NoBody()
+
+
+def response_body(head: Head, method: bytes) -> Body:
+    """RFC 9112 6.3."""
+    if method == b"HEAD" or head.status in (204, 304) or head.status < 200:
+        return NoBody()
+    if head.all(b"transfer-encoding"):
+        return ChunkedBody()
+    lengths = head.all(b"content-length")
+    return LengthBody(int(lengths[0])) if lengths else UntilCloseBody()
