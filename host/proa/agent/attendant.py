@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
 
 import msgspec
 
 from proa.drivers.base import Driver
 from proa.engine.proxy import EngineProxy
 from proa.images.store import ImageStore
-from proa.link.stream import LinkStream
 from proa.machine.machine import Machine
 from proa.machine.session import Session
 from proa.machine.store import MachineStore
@@ -41,7 +39,7 @@ class Attendant:
             store=store,
             images=images,
             driver=driver,
-            engine_version=engine_version,
+            engine=EngineApi,
             on_up=self._up,
             on_down=self._down,
         )
@@ -95,12 +93,3 @@ class Attendant:
     async def _ports_settled(self) -> None:
         if self._watcher is not None:
             await self._watcher.settled()
-
-
-async def engine_version(open_stream: Callable[[], Awaitable[LinkStream]]) -> str:
-    """The engine's version: its answer is the proof that it works. Raises ProaError `engine-silent`."""
-    answer = await EngineApi(open_stream).get_json("/version")
-    version = answer.get("Version") if isinstance(answer, dict) else None
-    if not isinstance(version, str):
-        raise ProaError("engine-silent", "the engine's answer is not one", layer="engine")
-    return version

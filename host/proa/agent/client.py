@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import os
 import socket
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -20,17 +18,11 @@ from proa.model.api import API_VERSION, AgentInfo, Done, ExecRequest, Failed, Me
 from proa.model.errors import ProaError
 from proa.model.machine import MachineOptions, MachineStatus, PublishedPort
 from proa.model.problem import Problem
-from proa.system.files import tail
-from proa.system.locks import is_held
 from proa.system.paths import Places
-from proa.system.processes import ProcessIdentity, identify, kill, spawn_detached, wait_until_gone
 
 T = TypeVar("T")
 
-START_TIMEOUT = 30.0  # seconds until a new agent answers; it adopts machines first
-END_TIMEOUT = 30.0
 ANSWER_TIMEOUT = 30.0  # seconds for a question; long work has none, it says that it goes on
-POLL = 0.02
 
 
 class _Connection(http.client.HTTPConnection):
@@ -209,9 +201,6 @@ def _gone(error: object) -> ProaError:
     )
 
 
-# -- starting it -----------------------------------------------------------------------------------
-
-
 def ensure_agent(places: Places) -> AgentClient:
     """A client of a running agent of this version; it is started, or replaced, where need be.
 
@@ -220,62 +209,17 @@ def ensure_agent(places: Places) -> AgentClient:
     places.make()
     client = AgentClient(places)
     try:
-        info = client.info()
+        info: AgentInfo | None = client.info()
     except ProaError as error:
         if error.code not in ("agent-gone", "agent-unclear"):
             raise
-    else:
-        if (info.version, info.api) == (__version__, API_VERSION):
-            return client
-        _replace(places)
-    began = places.agent_log.stat().st_size if places.agent_log.exists() else 0
-    child = spawn_detached([sys.executable, "-m", "proa.agent"], log=places.agent_log, env=_environ())
-    _wait(client, child, places, began)
+        info = None
+    if info is not None and (info.version, info.api) == (__version__, API_VERSION):
+        return client
+    # Imported only now: with the agent there, which is nearly always, a command starts faster without.
+    from proa.agent import spawn
+
+    if info is not None:
+        spawn.replace(places)
+    spawn.spawn(client, places)
     return client
-
-
-def _environ() -> dict[str, str]:
-    """The agent lives longer than this shell: what steers a single command is not for it."""
-    return {
-        key: value for key, value in os.environ.items() if not key.startswith(("DOCKER_", "PROA_MACHINE"))
-    }
-
-
-def _wait(client: AgentClient, child: ProcessIdentity, places: Places, began: int) -> None:
-    deadline = time.monotonic() + START_TIMEOUT
-    while True:
-        with contextlib.suppress(ProaError):
-            client.info()
-            return
-        # Another command's agent may have won: then ours has ended, and the lock is held all the same.
-        ended = identify(child.pid) != child and not is_held(places.agent_lock)
-        if ended or time.monotonic() > deadline:
-            grown = places.agent_log.exists() and places.agent_log.stat().st_size > began
-            told = tail(places.agent_log, 8) if grown else ()
-            raise ProaError(
-                "agent-did-not-start",
-                "the agent did not start",
-                why=told[-1] if told else f"it did not answer within {START_TIMEOUT:.0f} s",
-                hint=f"its log: {places.agent_log}",
-                log=told,
-            )
-        time.sleep(POLL)
-
-
-def _replace(places: Places) -> None:
-    """Ask an agent of another version to end; machines go on running and are adopted."""
-    try:
-        pid = int(places.agent_lock.read_text())
-    except (OSError, ValueError):
-        return
-    identity = identify(pid)
-    if identity is None or not is_held(places.agent_lock):
-        return
-    kill(identity)
-    if not wait_until_gone(identity, END_TIMEOUT):
-        raise ProaError(
-            "agent-old",
-            "an agent of another version does not end",
-            why=f"its pid is {pid}",
-            hint=f"end it: kill {pid}",
-        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
@@ -54,6 +53,8 @@ class Verbs(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in VERBS and not args[0].startswith("-"):
+            import difflib
+
             near = difflib.get_close_matches(args[0], VERBS, n=3)
             meant = f"did you mean {' or '.join(near)}?" if near else "see: proa --help"
             raise ProaError("unknown-verb", f"there is no verb {args[0][:40]!r}", hint=meant, usage=True)

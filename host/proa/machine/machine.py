@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -18,7 +18,7 @@ from proa.machine import guest_config, readiness
 from proa.machine.host_checks import check_room, check_sizes
 from proa.machine.lifecycle import Facts, derive
 from proa.machine.session import Session
-from proa.machine.store import MachineRecord, MachineStore
+from proa.machine.store import MachineStore
 from proa.model.errors import ProaError
 from proa.model.machine import EngineInfo, MachineConfig, MachineState, MachineStatus
 from proa.model.problem import Problem
@@ -37,6 +37,16 @@ POWER_OFF_TIMEOUT = {"tcg": 90.0}
 POWER_OFF_TIMEOUT_HARDWARE = 45.0
 
 
+class Engine(Protocol):
+    """What a machine asks of its engine."""
+
+    async def version(self) -> str:
+        """Raises ProaError where it does not answer."""
+
+    async def ping(self) -> None:
+        """Raises ProaError where it does not answer."""
+
+
 class Machine:
     """The owner of one machine's folder, hypervisor and link."""
 
@@ -48,7 +58,7 @@ class Machine:
         store: MachineStore,
         images: ImageStore,
         driver: Driver,
-        engine_version: Callable[[Callable[[], Awaitable[LinkStream]]], Awaitable[str]],
+        engine: Callable[[Callable[[], Awaitable[LinkStream]]], Engine],
         on_up: Callable[[Session], Awaitable[None]],
         on_down: Callable[[], Awaitable[None]],
     ) -> None:
@@ -59,7 +69,7 @@ class Machine:
         self._store = store
         self._images = images
         self._driver = driver
-        self._engine_version = engine_version
+        self._engine = engine
         self._on_up = on_up
         self._on_down = on_down
         self._busy = asyncio.Lock()
@@ -289,7 +299,7 @@ class Machine:
             self.paths.console_log,
             lambda step, message: say(step, message, None),
         )
-        session.engine_version = await self._engine_version(lambda: session.pool.open("engine"))
+        session.engine_version = await self._engine(lambda: session.pool.open("engine")).version()
         await self._on_up(session)
 
     async def _finish_adoption(self, session: Session) -> None:
@@ -379,10 +389,9 @@ class Machine:
             return False
         try:
             async with asyncio.timeout(PING_TIMEOUT):
-                version = await self._engine_version(lambda: session.pool.open("engine"))
+                await self._engine(lambda: session.pool.open("engine")).ping()
         except (ProaError, TimeoutError):
             return False
-        session.engine_version = version
         return True
 
     def _remember(self, **changes: object) -> None:
@@ -390,10 +399,3 @@ class Machine:
         record = msgspec.structs.replace(record, **changes)
         if self._store.exists(self.name):
             self._store.keep_record(self.name, record)
-
-    @property
-    def console_log(self) -> Path:
-        return self.paths.console_log
-
-
-__all__ = ["Machine", "MachineRecord"]

@@ -36,6 +36,20 @@ class EngineApi:
         except (TimeoutError, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise _silent(str(error) or f"no answer within {timeout:.0f} s") from error
 
+    async def version(self) -> str:
+        """The engine's version. Raises ProaError `engine-silent`, or the link's."""
+        answer = await self.get_json("/version")
+        version = answer.get("Version") if isinstance(answer, dict) else None
+        if not isinstance(version, str):
+            raise _silent("it names no version")
+        return version[:64]
+
+    async def ping(self) -> None:
+        """Return if the engine answers. Raises ProaError `engine-silent`, or the link's."""
+        async with self._ask("/_ping") as answer:
+            if b"".join([data async for data in answer]) != b"OK":
+                raise _silent("its answer to a ping is not one")
+
     async def lines(self, path: str) -> AsyncIterator[object]:
         """JSON values of a streamed answer, one a line, until it ends. Raises as get_json does."""
         held = bytearray()
