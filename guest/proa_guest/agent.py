@@ -129,7 +129,9 @@ class Stream(asyncio.Protocol):
         except TimeoutError:
             self._refuse("target-silent", f"{target} did not answer within {CONNECT_TIMEOUT:.0f} s")
         except OSError as error:
-            self._refuse("target-refused", f"{target}: {error.strerror or error}")
+            # asyncio puts words of its own where the system's belong.
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            self._refuse("target-refused", f"{target}: {reason}")
         else:
             self._hand_over(end)
 

@@ -215,7 +215,7 @@ class ExecEnd(asyncio.Protocol):
     # -- the host goes ------------------------------------------------------------------------
 
     def eof_received(self) -> bool:
-        return True  # what the host says is over; what the command says is not
+        return False  # input ends with a frame of its own: this is the host going away
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import Callable
 
 # Bytes that may wait for a slow reader before the other side is paused.
 HIGH, LOW = 256 << 10, 64 << 10
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """End a connection at once and say so: with a reset where it is TCP, so that nobody waits for more."""
+    connection = transport.get_extra_info("socket")
+    if connection is not None and connection.family != getattr(socket, "AF_UNIX", None):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 class End(asyncio.Protocol):
@@ -84,7 +94,7 @@ class End(asyncio.Protocol):
         other, self.transport = self.other, None
         if other is not None and other.transport is not None:
             if error is not None:
-                other.transport.abort()  # a reset on one side is a reset on the other, not an orderly end
+                reset(other.transport)  # a break on one side is one on the other, not an orderly end
             else:
                 other.transport.close()
         closed, self._closed = self._closed, None

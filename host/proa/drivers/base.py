@@ -108,5 +108,11 @@ class Driver(Protocol):
         Raises ProaError with layer `hypervisor`.
         """
 
+    async def end_stray(self, name: str, runtime: Path) -> None:
+        """End a hypervisor of `name` that was booted in `runtime` but cannot be adopted; none is fine.
+
+        It is asked through its own socket in our private folder, never signalled.
+        """
+
     async def adopt(self, runtime: Path, console_log: Path) -> Hypervisor | None:
         """Take over what an earlier agent booted in `runtime`, or None if it is not there any more."""

@@ -12,7 +12,7 @@ from proa.engine import conversation as say
 from proa.engine.conversation import Command, Conversation
 from proa.model.errors import ProaError
 from proa.system.tasks import Tasks
-from proa_guest.relay import HIGH, LOW, End
+from proa_guest.relay import HIGH, LOW, End, reset
 
 log = logging.getLogger("proa.engine")
 
@@ -173,7 +173,7 @@ class Client(asyncio.Protocol):
         side, self._engine = self._engine, None
         self._engine_full = False
         if side is not None and side.transport is not None:
-            side.transport.abort()
+            reset(side.transport)
 
     def _splice(self, to_engine: bytes, to_client: bytes) -> None:
         """Hand both connections over to a relay."""

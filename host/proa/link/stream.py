@@ -6,6 +6,7 @@ import asyncio
 
 from proa.model.errors import ProaError
 from proa_guest import wire
+from proa_guest.relay import reset
 
 
 class LinkStream(asyncio.Protocol):
@@ -121,7 +122,7 @@ class LinkStream(asyncio.Protocol):
 
     def abort(self) -> None:
         if self._transport is not None:
-            self._transport.abort()
+            reset(self._transport)
 
 
 def gone() -> ProaError:

@@ -31,6 +31,7 @@ from proa.system.tasks import Tasks
 log = logging.getLogger("proa.machine")
 
 Say = Callable[[str, str, float | None], None]  # step, message, fraction of it (0..1) where known
+LOCK_TIMEOUT = 5.0  # seconds until a hypervisor that was asked to end has let go of its lock
 PING_TIMEOUT = 2.0  # seconds; an engine that needs longer to answer a ping is not well
 # A graceful power-off lets containers end (10 s by Docker's own default) and flushes the disk.
 POWER_OFF_TIMEOUT = {"tcg": 90.0}
@@ -158,7 +159,7 @@ class Machine:
             return
         hypervisor = await self._driver.adopt(self.paths.runtime, self.paths.console_log)
         if hypervisor is None:
-            log.warning("%s: something holds its lock that is not a hypervisor of ours", self.name)
+            await self._driver.end_stray(self.name, self.paths.runtime)
             return
         try:
             secret = read_bytes(self.paths.link_key)
@@ -241,7 +242,7 @@ class Machine:
         else:
             await self._driver.make_disk(self.paths.data_disk, config.disk)
         make_private_folder(self.paths.runtime)
-        lock = FileLock.try_acquire(self.paths.lock)
+        lock = await self._take_lock()
         if lock is None:
             raise ProaError(
                 "machine-locked",
@@ -268,6 +269,19 @@ class Machine:
             await self._quit(session)
             raise
         return session
+
+    async def _take_lock(self) -> FileLock | None:
+        """The machine's lock; a hypervisor that an earlier agent lost is ended for it."""
+        lock = FileLock.try_acquire(self.paths.lock)
+        if lock is not None:
+            return lock
+        await self._driver.end_stray(self.name, self.paths.runtime)
+        deadline = time.monotonic() + LOCK_TIMEOUT
+        while lock is None and time.monotonic() < deadline:
+            lock = FileLock.try_acquire(self.paths.lock)
+            if lock is None:
+                await asyncio.sleep(0.05)
+        return lock
 
     def _spec(self, config: MachineConfig, image: Image, lock_fd: int) -> BootSpec:
         return BootSpec(

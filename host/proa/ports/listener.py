@@ -6,7 +6,6 @@ import asyncio
 import errno
 import logging
 import socket
-import struct
 import sys
 from collections.abc import Awaitable, Callable
 
@@ -15,7 +14,7 @@ from proa.model.errors import ProaError
 from proa.ports.planner import Binding, Key
 from proa.system.port_owner import first_unprivileged, free_port_near, owner_of
 from proa.system.tasks import Tasks
-from proa_guest.relay import End
+from proa_guest.relay import End, reset
 
 log = logging.getLogger("proa.ports")
 
@@ -127,12 +126,10 @@ class _Visitor(End):
     def join(self, other: End) -> None:
         if self.transport is None:  # the visitor left while the guest was asked
             if other.transport is not None:
-                other.transport.abort()
+                reset(other.transport)
             return
         super().join(other)
 
     def reset(self) -> None:
         if self.transport is not None:
-            connection = self.transport.get_extra_info("socket")
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.transport.abort()
+            reset(self.transport)

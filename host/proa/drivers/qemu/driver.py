@@ -28,6 +28,7 @@ log = logging.getLogger("proa.qemu")
 OLDEST = (7, 2)
 STATE_VERSION = 1
 SOCKET_TIMEOUT = 20.0  # seconds until QEMU's monitor is there; a loaded host needs some
+STRAY_TIMEOUT = 5.0
 POLL = 0.02
 PROGRAMS = {"x86_64": "qemu-system-x86_64", "amd64": "qemu-system-x86_64", "aarch64": "qemu-system-aarch64"}
 _VERSION = re.compile(r"version (\d+)\.(\d+)(\.\d+)?")
@@ -150,6 +151,25 @@ class QemuDriver:
             await monitor.close()
             return None
         return QemuProcess(identity, monitor, console, booted.accelerator, booted.link_port)
+
+    async def end_stray(self, name: str, runtime: Path) -> None:
+        """The socket may be about to appear: an agent can die between QEMU's start and its first word."""
+        socket = runtime / "qmp.sock"
+        deadline = asyncio.get_running_loop().time() + STRAY_TIMEOUT
+        while asyncio.get_running_loop().time() < deadline:
+            monitor = Monitor(name)
+            try:
+                await monitor.connect(socket)
+                told = await monitor.execute("query-name")
+                if isinstance(told, dict) and told.get("name") == name:
+                    log.warning("%s: ending a QEMU that no agent knows", name)
+                    await monitor.execute("quit")
+                    return
+            except ProaError as error:
+                log.debug("%s: %s", name, error)
+            finally:
+                await monitor.close()
+            await asyncio.sleep(POLL * 10)
 
 
 def _missing(why: str) -> ProaError:
