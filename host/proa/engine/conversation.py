@@ -165,6 +165,8 @@ class Conversation:
         return self._refuse(503, message)
 
     def engine_data(self, data: bytes) -> list[Command]:
+        if not data:
+            return []
         if self._phase is _Phase.SETTLING:
             self._waiting += data
             return []

@@ -59,10 +59,10 @@ class HeadBuffer:
         while self._held[:2] == b"\r\n":
             del self._held[:2]  # RFC 9112 2.2: empty lines before a request are passed over
         end = self._held.find(b"\r\n\r\n", max(0, self._looked - 3))
+        if (len(self._held) if end < 0 else end) > MAX_HEAD:
+            raise HttpError("the head is too long")
         if end < 0:
             self._looked = len(self._held)
-            if len(self._held) > MAX_HEAD:
-                raise HttpError("the head is too long")
             return None
         self._looked = 0
         head = bytes(self._held[: end + 4])
