@@ -14,7 +14,8 @@ HIGH, LOW = 256 << 10, 64 << 10
 def reset(transport: asyncio.Transport) -> None:
     """End a connection at once and say so: with a reset where it is TCP, so that nobody waits for more."""
     connection = transport.get_extra_info("socket")
-    if connection is not None and connection.family != getattr(socket, "AF_UNIX", None):
+    tcp = connection is not None and connection.family != getattr(socket, "AF_UNIX", None)
+    if tcp and connection.fileno() >= 0:  # it may be gone already
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
 
