@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
-from typing import NoReturn
 
 from proa.model.errors import ProaError
 from proa.model.names import DEFAULT_MACHINE, check_name
 from proa.system.roots import engine_socket, home_folder, run_folder
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import NoReturn
 
 _PLUGIN_FOLDERS = (
     "/usr/local/lib/docker/cli-plugins",

@@ -19,6 +19,8 @@ def main() -> None:
 
         sys.exit(run(argv))
     except ProaError as error:
+        if argv[:1] == ["--debug"]:
+            raise
         print(*error.lines, sep="\n", file=sys.stderr)
         sys.exit(2 if error.usage else 1)
     except KeyboardInterrupt:

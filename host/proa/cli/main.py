@@ -76,7 +76,7 @@ def run(argv: list[str]) -> int:
     try:
         result = proa.main(argv, prog_name="proa", standalone_mode=False)
     except ProaError as error:
-        if "--debug" in argv:
+        if argv[:1] == ["--debug"]:
             raise
         return show(error)
     except click.ClickException as error:
