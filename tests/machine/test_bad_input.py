@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from tests.support.homes import PATH, Home, Result
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(300)]
@@ -175,8 +176,8 @@ def test_a_home_that_cannot_be_written(tmp_path: Path) -> None:
     try:
         os.chown(place, nobody.pw_uid, nobody.pw_gid)
         place.chmod(0o500)
-        # The interpreter and the tree may lie where only root can read: the check runs before privileges drop.
-        done = subprocess.run(  # noqa: TID251
+        # Interpreter and tree may lie where only root can read: all is imported before privileges drop.
+        done = subprocess.run(
             [
                 sys.executable,
                 "-c",
@@ -210,7 +211,7 @@ def test_no_disk_space_is_said_and_nothing_is_left(image: Path, tmp_path: Path) 
         pytest.fail("run as root: only root can mount a small file system")
     place = Path("/tmp") / f"proa-full-{os.getpid()}"
     place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700m,mode=0700", "none", str(place)], check=True)  # noqa: TID251
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700m,mode=0700", "none", str(place)], check=True)
     home = Home(place / "h")
     try:
         home.import_image(image)
@@ -223,7 +224,7 @@ def test_no_disk_space_is_said_and_nothing_is_left(image: Path, tmp_path: Path) 
         assert not (home.folder / "machines/default/data.qcow2").exists()
     finally:
         home.close()
-        subprocess.run(["umount", str(place)], check=True)  # noqa: TID251
+        subprocess.run(["umount", str(place)], check=True)
         place.rmdir()
 
 
@@ -235,7 +236,7 @@ def test_a_disk_with_a_backing_file_is_refused(home: Home, tmp_path: Path) -> No
         ["qemu-img", "create", "-q", "-f", "qcow2", str(base), "60G"],
         ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(base), "-F", "qcow2", str(disk)],
     ):
-        subprocess.run(argv, check=True)  # noqa: TID251
+        subprocess.run(argv, check=True)
     before = disk.read_bytes()
     refused(home.proa("start"), "disk-has-backing-file", str(disk))
     assert disk.read_bytes() == before

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from tests.support.clients import Docker
 from tests.support.commands import run
 from tests.support.homes import wait_until

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 from docker import DockerClient  # type: ignore[import-untyped]
 from docker.errors import APIError, ContainerError, NotFound  # type: ignore[import-untyped]
+
 from tests.support.clients import Docker
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(240)]

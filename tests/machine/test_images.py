@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests.support.clients import Docker
 from tests.support.commands import run
 from tests.support.homes import Home

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from tests.support.homes import Home, wait_until
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(600)]
@@ -158,7 +159,7 @@ def _start_and_kill_agent_at(home: Home, words: str) -> None:
     import subprocess
     import sys
 
-    starting = subprocess.Popen(  # noqa: TID251
+    starting = subprocess.Popen(
         [str(Path(sys.executable).with_name("proa")), "start"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -185,7 +186,7 @@ def test_kill_of_the_hypervisor_in_the_middle_of_a_start_is_said(running: Home) 
     import sys
 
     running.ok("stop", "--force")
-    starting = subprocess.Popen(  # noqa: TID251
+    starting = subprocess.Popen(
         [str(Path(sys.executable).with_name("proa")), "start"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

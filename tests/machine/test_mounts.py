@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 
 import pytest
+
 from tests.support.clients import Docker
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(180)]

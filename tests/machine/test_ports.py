@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from tests.support.clients import Docker
 from tests.support.homes import Home, wait_until
 from tests.support.published import fetch, hash_through, is_open, sample

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from tests.support.clients import Docker
 from tests.support.homes import Home, wait_until
 from tests.support.published import fetch

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
+
 from tests.support.clients import Docker
 from tests.support.commands import Result, run
 from tests.support.homes import wait_until

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+
 from tests.support.clients import Docker
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(480)]

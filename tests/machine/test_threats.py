@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.support.clients import Docker
 from tests.support.homes import Home
 from tests.support.published import is_open, listeners_of, parse_listeners

@@ -1,7 +1,5 @@
 """The tests' one door for subprocesses: what ran, what it said, and how long it took."""
 
-# ruff: noqa: TID251 - proa.system.processes is what is under test here
-
 from __future__ import annotations
 
 import os

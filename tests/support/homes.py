@@ -40,7 +40,7 @@ class Home:
         self, *argv: str, timeout: float = START_TIMEOUT, stdin: str | None = None, **environ: str
     ) -> Result:
         """`proa ARGV`, as a user runs it."""
-        done = subprocess.run(  # noqa: TID251
+        done = subprocess.run(
             [str(Path(sys.executable).with_name("proa")), *argv],
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,
@@ -65,7 +65,7 @@ class Home:
 
     def import_image(self, source: Path) -> None:
         """Import a built image; its files are copied and checked."""
-        subprocess.run(  # noqa: TID251
+        subprocess.run(
             [sys.executable, "-m", "proa.images", str(source)],
             env=self.environ,
             check=True,

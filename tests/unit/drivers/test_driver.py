@@ -1,4 +1,4 @@
-"""The driver against a real QEMU that starts paused: no guest is needed for its process, monitor and console."""
+"""The driver against a real QEMU that starts paused: process, monitor and console need no guest."""
 
 from __future__ import annotations
 
@@ -43,9 +43,11 @@ class World:
         lock = FileLock.try_acquire(self.folder / "lock")
         assert lock is not None
         values: dict[str, object] = {
-            "name": "m", "cpus": 1, "memory": 128 << 20, "kernel": _boot_sector(self.folder), "initrd": self.folder / "initrd",
+            "name": "m", "cpus": 1, "memory": 128 << 20,
+            "kernel": _boot_sector(self.folder), "initrd": self.folder / "initrd",
             "root": self.folder / "root", "data_disk": self.folder / "data", "command_line": "",
-            "guest_config": self.folder / "config", "runtime": self.runtime, "console_log": self.folder / "console.log",
+            "guest_config": self.folder / "config", "runtime": self.runtime,
+            "console_log": self.folder / "console.log",
             "lock_fd": lock.fd, **changes,
         }  # fmt: skip
         try:

@@ -67,14 +67,18 @@ def test_requests_sent_ahead_are_answered_one_after_the_other() -> None:
     "request_bytes",
     [
         b"POST /x HTTP/1.1\r\nHost: d\r\nContent-Length: 5\r\n\r\nhello",
-        b"POST /x HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\n\r\n5;a=b\r\nhello\r\n0\r\nX: y\r\n\r\n",
+        b"POST /x HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"5;a=b\r\nhello\r\n0\r\nX: y\r\n\r\n",
         b"PUT /x HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n",
         b"HEAD /x HTTP/1.1\r\nHost: d\r\n\r\n",
     ],
 )
 @given(data=st.data())
 def test_any_split_of_the_bytes_gives_the_same(request_bytes: bytes, data: st.DataObject) -> None:
-    answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n10\r\n0123456789abcdef\r\n0\r\n\r\n"
+    answer = (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"3\r\nabc\r\n10\r\n0123456789abcdef\r\n0\r\n\r\n"
+    )
     if request_bytes.startswith(b"HEAD"):
         answer = b"HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n"
 

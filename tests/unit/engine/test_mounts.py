@@ -1,4 +1,4 @@
-"""Every field that can carry a mount, in every spelling the engine's decoder accepts, against a forbidden folder."""
+"""Every field that can carry a mount, in every spelling the engine accepts, against a forbidden folder."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ FIELDS = {
     "binds with options": '{"HostConfig":{"Binds":["data:/y","%s:/x:ro,z"]}}',
     "mounts": '{"HostConfig":{"Mounts":[{"Type":"bind","Source":"%s","Target":"/x"}]}}',
     "mounts without a type": '{"HostConfig":{"Mounts":[{"Source":"%s","Target":"/x"}]}}',
-    "mount's volume driver": '{"HostConfig":{"Mounts":[{"Type":"volume","Source":"v","VolumeOptions":{"DriverConfig":'
-    '{"Name":"local","Options":{"type":"none","o":"bind","device":"%s"}}}}]}}',
+    "mount's volume driver": '{"HostConfig":{"Mounts":[{"Type":"volume","Source":"v",'
+    '"VolumeOptions":{"DriverConfig":{"Name":"local","Options":{"type":"none","o":"bind","device":"%s"}}}}]}}',
     "volume": '{"Name":"v","Driver":"local","DriverOpts":{"type":"none","o":"bind,rw","device":"%s"}}',
     "volume by its type": '{"DriverOpts":{"type":"bind","device":"%s"}}',
     "volume, rbind": '{"DriverOpts":{"o":"rw, rbind","device":"%s"}}',
@@ -50,9 +50,22 @@ def test_a_forbidden_folder_is_seen_through_every_field_in_every_spelling(field:
 
 @pytest.mark.parametrize(
     "source",
-    ["/", "/etc", "/proc/../etc", "/var/run/docker.sock/../../x", "//etc", "C:\\Users\\me", "d:/x", "~/x", "./here", "../up",
-     "/sysx", "/lib/modules-evil", "\\\\server\\share"],
-)  # fmt: skip
+    [
+        "/",
+        "/etc",
+        "/proc/../etc",
+        "/var/run/docker.sock/../../x",
+        "//etc",
+        "C:\\Users\\me",
+        "d:/x",
+        "~/x",
+        "./here",
+        "../up",
+        "/sysx",
+        "/lib/modules-evil",
+        "\\\\server\\share",
+    ],
+)
 def test_host_paths_of_all_forms(source: str) -> None:
     body = {"HostConfig": {"Binds": [f"{source}:/x"]}}
     assert mounts.host_paths(json.dumps(body).encode()) == [source]
@@ -109,10 +122,19 @@ def test_a_large_body_is_read_whole() -> None:
 
 @pytest.mark.parametrize(
     "target",
-    ["/containers/create", "/v1.45/containers/create?name=x", "/v1.45//containers/create", "/containers/%63reate",
-     "/v1.24/containers/create/", "http://docker/v1.45/containers/create", "/volumes/create", "/v1.45/services/create",
-     "/services/abc/update?version=3", "/v1.45/./containers/x/../create"],
-)  # fmt: skip
+    [
+        "/containers/create",
+        "/v1.45/containers/create?name=x",
+        "/v1.45//containers/create",
+        "/containers/%63reate",
+        "/v1.24/containers/create/",
+        "http://docker/v1.45/containers/create",
+        "/volumes/create",
+        "/v1.45/services/create",
+        "/services/abc/update?version=3",
+        "/v1.45/./containers/x/../create",
+    ],
+)
 def test_requests_that_carry_mounts_in_every_spelling(target: str) -> None:
     assert mounts.carries_mounts(b"POST", target.encode())
 

@@ -147,9 +147,7 @@ async def test_a_slow_client_holds_the_engine_back(world: World) -> None:
             return
 
     await world.start(flood)
-    reader, writer = await asyncio.open_unix_connection(
-        str(world.folder / "run" / "docker.sock"), limit=1 << 16
-    )
+    _, writer = await asyncio.open_unix_connection(str(world.folder / "run" / "docker.sock"), limit=1 << 16)
     writer.write(b"GET /logs HTTP/1.1\r\nHost: d\r\n\r\n")
     seen = -1
     async with asyncio.timeout(20):

@@ -1,4 +1,4 @@
-"""The link's protocol as scripts of bytes, and under fuzz: any split gives the same, garbage gives WireError."""
+"""The link's protocol as scripts of bytes, and fuzzed: any split gives the same, garbage WireError."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ def test_a_manifest_that_cannot_be_is_refused(
 ) -> None:
     source = make()
     content = json.loads((source / "manifest.json").read_text())
-    if "files" in changes and changes["files"]:
+    if changes.get("files"):
         changes = {"files": {**content["files"], **changes["files"]}}
     (source / "manifest.json").write_text(json.dumps({**content, **changes}))
     with pytest.raises(ProaError) as caught:

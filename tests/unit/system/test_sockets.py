@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import stat
 from pathlib import Path
 
@@ -25,7 +24,7 @@ def test_what_is_not_a_socket_is_left_alone(tmp_path: Path) -> None:
     path.parent.mkdir()
     target = tmp_path / "precious"
     target.write_text("mine")
-    os.symlink(target, path)
+    path.symlink_to(target)
     with pytest.raises(ProaError) as caught:
         listen_private(path)
     assert caught.value.code == "socket-path-taken"

@@ -1,4 +1,4 @@
-"""The builder's pure parts: archive format, modules, the welcome image, keys. A build is what tests/machine boots."""
+"""The builder's pure parts: archive format, modules, the welcome image, keys."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def kernel(tmp_path: Path) -> modules.Modules:
     folder = tmp_path / "6.1"
     folder.mkdir()
     (folder / "modules.dep").write_text(
-        "kernel/a/top-x.ko.xz: kernel/b/mid.ko.xz kernel/c/low.ko.xz\nkernel/b/mid.ko.xz: kernel/c/low.ko.xz\nkernel/c/low.ko.xz:\n"
+        "kernel/a/top-x.ko.xz: kernel/b/mid.ko.xz kernel/c/low.ko.xz\n"
+        "kernel/b/mid.ko.xz: kernel/c/low.ko.xz\nkernel/c/low.ko.xz:\n"
     )
     (folder / "modules.builtin").write_text("kernel/d/inside.ko\n")
     return modules.Modules(folder)
