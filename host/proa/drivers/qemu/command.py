@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from proa.drivers.base import BootSpec
@@ -49,13 +50,21 @@ def disks(spec: BootSpec) -> list[str]:
     """The formats are named and the data disk's backing file is null: nothing a disk says is followed."""
     root = f"driver=file,node-name=root-file,filename={escape(spec.root)},read-only=on,auto-read-only=off"
     data = f"driver=file,node-name=data-file,filename={escape(spec.data_disk)},discard=unmap,aio=threads"
+    # Only in its JSON form can the option say null.
+    qcow2 = {
+        "driver": "qcow2",
+        "node-name": "data",
+        "file": "data-file",
+        "backing": None,
+        "discard": "unmap",
+        "detect-zeroes": "unmap",
+    }
     return [
         *("-blockdev", root),
         *("-blockdev", "driver=raw,node-name=root,file=root-file,read-only=on"),
         *("-device", "virtio-blk-pci,drive=root,serial=proa-root"),
         *("-blockdev", data),
-        "-blockdev",
-        "driver=qcow2,node-name=data,file=data-file,backing=,discard=unmap,detect-zeroes=unmap",
+        *("-blockdev", json.dumps(qcow2)),
         *("-device", "virtio-blk-pci,drive=data,serial=proa-data,discard=on"),
     ]
 

@@ -106,12 +106,16 @@ class QemuDriver:
         try:
             return await self._take(spec, identity, accelerator)
         except BaseException as error:
+            died = not alive(identity)
             kill(identity, force=True)
             await wait_end(identity)
             _sweep(spec.runtime)
-            if isinstance(error, ProaError) and not error.log:
-                error.log = tail(spec.runtime / "qemu.log", 8)
-                error.why = error.log[-1] if error.log else error.why
+            if not isinstance(error, ProaError):
+                raise
+            words = tail(spec.runtime / "qemu.log", 8)
+            if died:
+                raise _ended(words) from error
+            error.log = error.log or words
             raise
 
     async def _take(self, spec: BootSpec, identity: ProcessIdentity, accelerator: str) -> QemuProcess:
@@ -178,6 +182,17 @@ def _missing(why: str) -> ProaError:
     )
 
 
+def _ended(words: tuple[str, ...]) -> ProaError:
+    """QEMU ended before its guest ran; `words` is the end of its log."""
+    return ProaError(
+        "hypervisor-failed",
+        "QEMU did not start",
+        why=words[-1] if words else "it was killed, or it crashed",
+        log=words,
+        layer="hypervisor",
+    )
+
+
 def _sweep(runtime: Path) -> None:
     """Remove what an earlier QEMU left; the machine's lock is ours, so nobody uses it."""
     for name in ("qmp.sock", "console.sock", "hypervisor.json"):
@@ -189,9 +204,7 @@ async def _until_socket(path: Path, identity: ProcessIdentity) -> None:
     deadline = asyncio.get_running_loop().time() + SOCKET_TIMEOUT
     while not path.exists():
         if not alive(identity):
-            raise ProaError(
-                "hypervisor-failed", "QEMU did not start", why="it ended at once", layer="hypervisor"
-            )
+            raise _ended(())
         if asyncio.get_running_loop().time() > deadline:
             raise ProaError(
                 "hypervisor-silent",
