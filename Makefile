@@ -35,10 +35,10 @@ machine: setup-test
 
 test: setup-test ## the daily suite: lint, unit tests, and a real guest
 	@scripts/lint
-	@$(PYTHON) -m pytest tests/unit tests/machine -q -m "not long"
+	@$(PYTHON) -m pytest tests/machine tests/unit -q -m "not long" -n 2 --dist loadgroup
 
 test-long: setup-test ## hundreds of rounds, every failing step
-	@$(PYTHON) -m pytest tests/unit tests/machine -q -m long
+	@$(PYTHON) -m pytest tests/machine -q -m long -n 2 --dist loadgroup
 
 bench: setup-test ## measure the budgets; writes build/bench.json
 	@$(PYTHON) -m tests.bench

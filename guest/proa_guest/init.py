@@ -47,7 +47,7 @@ class Init:
                 "dockerd", ["dockerd", f"--containerd={CONTAINERD}", f"--host=unix://{DOCKERD}"], "containerd"
             ),
         ]
-        self.welcome = "absent"  # then `starting` while it is loaded, `ready`, or `failed`
+        self.welcome = "absent"  # with a disk: `waiting` for the engine, `starting`, `ready` or `failed`
         self.ending = False
         self._welcome_pid = 0
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -76,6 +76,8 @@ class Init:
         try:
             disk.prepare()
             self.disk = disk.report()
+            # Once in a disk's life: who removes the image does not get it back at the next start.
+            self.welcome = "ready" if os.path.exists(WELCOME_MARK) else "waiting"  # noqa: PTH110
             say("disk ready")
         except disk.DiskProblem as error:
             self.disk = {"state": error.state, "message": str(error), "size": 0, "free": 0}
@@ -141,8 +143,7 @@ class Init:
             self.disk = disk.report()
 
     def _load_welcome(self) -> None:
-        """Once in a disk's life: who removes the image does not get it back at the next start."""
-        if self.welcome != "absent" or os.path.exists(WELCOME_MARK):  # noqa: PTH110
+        if self.welcome != "waiting":
             return
         self.welcome = "starting"
         self._welcome_pid = spawn(["docker", "load", "--quiet", "--input", WELCOME], f"{LOGS}/welcome.log")
@@ -165,6 +166,12 @@ class Init:
 
     def run(self) -> None:
         """Until SIGTERM."""
+        if setup.randomise_addresses():
+            # Not for dockerd and its own iptables calls, which emulation repeats faster so; containers
+            # are children of containerd.
+            for service in self.services:
+                if service.name == "dockerd":
+                    service.argv[:0] = ["setarch", "--addr-no-randomize"]
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._signalled)

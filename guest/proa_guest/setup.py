@@ -11,6 +11,7 @@ FW_CFG = "/sys/firmware/qemu_fw_cfg/by_name/opt/io.proa/config/raw"
 CONFIG = "/run/proa/config.json"
 CONFIG_VERSION = 1
 NETNS = "link"
+RANDOMISE = "/proc/sys/kernel/randomize_va_space"
 _MOUNTS = (
     # kind, place, options
     ("proc", "/proc", "nosuid,nodev,noexec"),
@@ -92,6 +93,15 @@ def read_config(text: str) -> dict[str, object]:
         if not isinstance(config.get(name), dict):
             raise SetupFailed(f"the machine's config has no table {name!r}")
     return config
+
+
+def randomise_addresses() -> bool:
+    """Turn address randomising on; True if the host had turned it off, as it does under emulation."""
+    with open(RANDOMISE, encoding="ascii") as setting:  # noqa: PTH123
+        was_off = setting.read().strip() == "0"
+    if was_off:
+        _write(RANDOMISE, "2")
+    return was_off
 
 
 def take_config() -> dict[str, object]:

@@ -77,8 +77,12 @@ def test_a_shell_under_a_terminal(docker: Docker, my_container: str) -> None:
         shown.expect("[#$] ")
         shown.send("tty; stty size\r")
         shown.expect(r"/dev/pts/\d+\r\n31 97\r\n")
+        # The new size travels as a request of its own beside the stream. The client asks once and drops
+        # a failure, and listens for the signal only some time after the prompt: so it is told twice.
+        shown.resize(42, 119)
+        shown.send("sleep 1; echo slept''\r")
+        shown.expect("slept\r\n")
         shown.resize(43, 120)
-        # The new size travels as a request of its own beside the stream.
         shown.send("while [ \"$(stty size)\" != '43 120' ]; do sleep 0.1; done; echo resi''zed\r")
         shown.expect("resized\r\n")
         shown.send("cat /nothing; pwd; exit 7\r")

@@ -133,6 +133,7 @@ def test_what_was_written_outlives_force(running: Home) -> None:
     running.ok("shell", "--", "rm", "/var/lib/proa/mark")
 
 
+@pytest.mark.long
 def test_stale_pid_socket_and_lock_are_healed_and_the_stranger_lives(running: Home) -> None:
     running.ok("stop", "--force")
     runtime = running.folder / "run/default"
@@ -146,6 +147,7 @@ def test_stale_pid_socket_and_lock_are_healed_and_the_stranger_lives(running: Ho
     assert running.status()["state"] == "running"
 
 
+@pytest.mark.long
 def test_kill_of_the_agent_in_the_middle_of_a_start_leaves_one_machine(running: Home) -> None:
     running.ok("stop", "--force")
     for layer in ("booting", "guest answers", "engine answers"):
@@ -208,6 +210,7 @@ def test_kill_of_the_hypervisor_in_the_middle_of_a_start_is_said(running: Home) 
     running.ok("start")
 
 
+@pytest.mark.long
 def test_two_starts_and_a_stop_at_once_end_in_one_state(running: Home) -> None:
     import concurrent.futures
 

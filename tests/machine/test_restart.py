@@ -18,7 +18,7 @@ def test_a_restart_keeps_what_must_last(docker: Docker, home: Home) -> None:
     docker("run", "-d", "--name", "always", "--restart", "always", "-p", f"{port}:80", "nginx", timeout=120)
     docker("run", "-d", "--name", "once", "busybox", "sleep", "1000")
     docker("run", "--name", "writer", "busybox", "sh", "-c", "echo layer > /layer")
-    images = docker.lines("images", "-q", "--no-trunc")
+    images = sorted(docker.lines("images", "-q", "--no-trunc"))
     before = home.status()
 
     home.ok("restart")
@@ -27,7 +27,7 @@ def test_a_restart_keeps_what_must_last(docker: Docker, home: Home) -> None:
     assert after["state"] == "running"
     assert after["pid"] != before["pid"], "the machine itself was restarted"
     assert docker("run", "--rm", "-v", "kept:/data", "busybox", "cat", "/data/file").out == "before"
-    assert docker.lines("images", "-q", "--no-trunc") == images
+    assert sorted(docker.lines("images", "-q", "--no-trunc")) == images
     running = docker.lines("ps", "--format", "{{.Names}}")
     assert "always" in running and "once" not in running, "as their restart policies say"
     wait_until(lambda: fetch(f"http://localhost:{port}/"), 60, "its published port answers again")

@@ -91,6 +91,7 @@ def test_events_arrive_live(docker: Docker) -> None:
         reader.join(10)
 
 
+@pytest.mark.long
 def test_save_and_load_500_mb(docker: Docker, tmp_path: Path) -> None:
     """Out and in again with the same content: the engine hashes a layer when it loads it."""
     made = tmp_path / "big.tar"

@@ -46,7 +46,7 @@ async def _problems(request: web.Request, handler: Handler) -> web.StreamRespons
     except ProaError as error:
         missing = error.code == "machine-unknown"
         return _json(Problem.of(error), 400 if error.usage else 404 if missing else 500)
-    except msgspec.ValidationError as error:
+    except msgspec.DecodeError as error:
         problem = Problem(
             code="bad-request", message="the request cannot be read", why=str(error), usage=True
         )
@@ -111,7 +111,8 @@ class ApiServer:
         return _json(self._agent.get(request.match_info["name"]).ports())
 
     async def _logs(self, request: web.Request) -> web.StreamResponse:
-        return await streams.logs(request, self._agent.get(request.match_info["name"]), self._agent.places)
+        name = request.match_info["name"]
+        return await streams.logs(request, lambda: self._agent.get(name), self._agent.places)
 
     async def _exec(self, request: web.Request) -> web.StreamResponse:
         wanted = msgspec.json.decode(await request.read(), type=ExecRequest)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from aiohttp import web
@@ -26,8 +26,11 @@ LOOK_AGAIN = 0.25  # seconds between looks at a log that is followed
 CHUNK = 64 << 10
 
 
-async def logs(request: web.Request, attendant: Attendant, places: Places) -> web.StreamResponse:
-    """The last lines of a log as text, and with `follow=1` what comes after them."""
+async def logs(request: web.Request, find: Callable[[], Attendant], places: Places) -> web.StreamResponse:
+    """The last lines of a log as text, and with `follow=1` what comes after them.
+
+    The agent's own log needs no machine: `find` is asked only for the others.
+    """
     source = request.query.get("source", "console")
     lines = _lines(request.query.get("lines", "100"))
     follow = request.query.get("follow") == "1"
@@ -36,8 +39,8 @@ async def logs(request: web.Request, attendant: Attendant, places: Places) -> we
             "bad-source", f"there is no log {source!r}", why=f"logs: {', '.join(SOURCES)}", usage=True
         )
     if source == "engine":
-        return await _engine_log(request, attendant, lines, follow)
-    path = places.agent_log if source == "agent" else attendant.machine.paths.console_log
+        return await _engine_log(request, find(), lines, follow)
+    path = places.agent_log if source == "agent" else find().machine.paths.console_log
     response = await _text(request)
     position = path.stat().st_size if path.exists() else 0
     for line in tail(path, lines, limit=4 << 20):

@@ -82,6 +82,12 @@ def _service_ready(name: str) -> Callable[[GuestStatus], bool]:
     return ready
 
 
+def _welcome_loaded(status: GuestStatus) -> bool:
+    """Only a new disk has to wait. Where loading failed, the engine is of use all the same."""
+    welcome = status.services.get("welcome")
+    return welcome is None or welcome.state not in ("waiting", "starting")
+
+
 REQUIREMENTS = (
     Requirement(
         "guest-agent",
@@ -110,6 +116,13 @@ REQUIREMENTS = (
         _until(lambda status: status.engine.state == "ready"),
         "engine-silent",
         "try again: proa restart; or look at daemon's keys in machine.toml",
+    ),
+    Requirement(
+        "engine",
+        "the welcome image is loaded",
+        _until(_welcome_loaded),
+        "welcome-not-loaded",
+        "the engine's log has the reason: proa logs --source engine",
     ),
 )
 

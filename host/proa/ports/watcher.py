@@ -54,6 +54,7 @@ class PortWatcher:
         return self._asked
 
     async def _look_again(self) -> None:
+        told = ""
         while True:
             try:
                 async with asyncio.timeout(RELOOK):
@@ -66,11 +67,13 @@ class PortWatcher:
                 await self._look()
             except ProaError as error:
                 # The bindings stay as they are: an engine that restarts brings the same ports back.
-                log.warning("cannot look at published ports: %s", error)
+                if str(error) != told:
+                    told = str(error)
+                    log.warning("cannot look at published ports: %s", error)
                 self._wake.set()
                 await asyncio.sleep(0.5)
                 continue
-            self._done = number
+            self._done, told = number, ""
             async with self._looked:
                 self._looked.notify_all()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import platform
@@ -29,6 +30,7 @@ OLDEST = (7, 2)
 STATE_VERSION = 1
 SOCKET_TIMEOUT = 20.0  # seconds until QEMU's monitor is there; a loaded host needs some
 STRAY_TIMEOUT = 5.0
+DYING = 0.5  # seconds that a QEMU whose monitor failed has to end by itself
 POLL = 0.02
 PROGRAMS = {"x86_64": "qemu-system-x86_64", "amd64": "qemu-system-x86_64", "aarch64": "qemu-system-aarch64"}
 _VERSION = re.compile(r"version (\d+)\.(\d+)(\.\d+)?")
@@ -106,6 +108,10 @@ class QemuDriver:
         try:
             return await self._take(spec, identity, accelerator)
         except BaseException as error:
+            # Its monitor may be gone a moment before it is.
+            if isinstance(error, ProaError):
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(wait_end(identity), DYING)
             died = not alive(identity)
             kill(identity, force=True)
             await wait_end(identity)

@@ -1,0 +1,80 @@
+"""An agent's process: one for each installation, replaced where its version differs, ended in order."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import proa.agent.client
+from proa.agent.client import AgentClient, ensure_agent
+from proa.model.errors import ProaError
+from proa.system.paths import Places
+from proa.system.processes import identify, wait_until_gone
+
+
+@pytest.fixture
+def places(monkeypatch: pytest.MonkeyPatch) -> Iterator[Places]:
+    folder = tempfile.mkdtemp(prefix="proa-unit-")
+    monkeypatch.setenv("PROA_HOME", f"{folder}/h")
+    places = Places.current()
+    yield places
+    _end(places)
+    shutil.rmtree(folder)
+
+
+def _end(places: Places) -> None:
+    try:
+        identity = identify(AgentClient(places).info().pid)
+    except ProaError:
+        return
+    assert identity is not None
+    os.kill(identity.pid, signal.SIGTERM)
+    assert wait_until_gone(identity, 20)
+
+
+def test_many_commands_at_once_start_one_agent(places: Places) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        pids = {client.info().pid for client in pool.map(ensure_agent, [places] * 4)}
+    assert len(pids) == 1
+
+
+def test_an_agent_that_ended_leaves_nothing_that_hinders_the_next(places: Places) -> None:
+    first = ensure_agent(places).info().pid
+    _end(places)
+    assert not places.agent_socket.exists()
+    assert ensure_agent(places).info().pid != first
+
+
+def test_a_killed_agent_leaves_a_stale_socket_that_is_healed(places: Places) -> None:
+    first = identify(ensure_agent(places).info().pid)
+    assert first is not None
+    os.kill(first.pid, signal.SIGKILL)
+    assert wait_until_gone(first, 20)
+    assert places.agent_socket.exists()
+    assert ensure_agent(places).info().pid != first.pid
+
+
+def test_an_agent_of_another_version_is_replaced(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = identify(ensure_agent(places).info().pid)
+    assert first is not None
+    monkeypatch.setattr(proa.agent.client, "__version__", "999")
+    second = ensure_agent(places).info().pid
+    assert second != first.pid
+    assert wait_until_gone(first, 20)
+
+
+def test_an_agent_that_cannot_start_says_why(places: Places) -> None:
+    places.make()
+    Path(places.agent_socket).mkdir()
+    with pytest.raises(ProaError) as caught:
+        ensure_agent(places)
+    assert caught.value.code == "agent-did-not-start"
+    assert str(places.agent_socket) in caught.value.why, caught.value.lines
+    Path(places.agent_socket).rmdir()
