@@ -78,12 +78,11 @@ def docker(home: Home, machine: dict[str, Any]) -> Iterator[Docker]:
     docker.sweep()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """With several workers: one has the shared machine, another the homes that tests boot by themselves."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            shared = "machine" in getattr(item, "fixturenames", ())
-            item.add_marker(pytest.mark.xdist_group("shared" if shared else "own"))
+    if Path(__file__).parent in item.path.parents:
+        shared = {"machine", "docker", "registry"} & set(getattr(item, "fixturenames", ()))
+        item.add_marker(pytest.mark.xdist_group("shared" if shared else "own"))
 
 
 @pytest.hookimpl(wrapper=True)
