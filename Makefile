@@ -35,10 +35,10 @@ machine: setup-test
 
 test: setup-test ## the daily suite: lint, unit tests, and a real guest
 	@scripts/lint
-	@$(PYTHON) -m pytest tests/machine tests/unit -q -m "not long" -n 2 --dist loadgroup
+	@scripts/tests "not long"
 
 test-long: setup-test ## hundreds of rounds, every failing step
-	@$(PYTHON) -m pytest tests/machine -q -m long -n 2 --dist loadgroup
+	@scripts/tests long
 
 bench: setup-test ## measure the budgets; writes build/bench.json
 	@$(PYTHON) -m tests.bench

@@ -78,13 +78,6 @@ def docker(home: Home, machine: dict[str, Any]) -> Iterator[Docker]:
     docker.sweep()
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """With several workers: one has the shared machine, another the homes that tests boot by themselves."""
-    if Path(__file__).parent in item.path.parents:
-        shared = {"machine", "docker", "registry"} & set(getattr(item, "fixturenames", ()))
-        item.add_marker(pytest.mark.xdist_group("shared" if shared else "own"))
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Any:
     """A failure shows the last lines of the console, the agent and the engine."""
