@@ -16,7 +16,7 @@ log = logging.getLogger("proa.link")
 
 PARKED = 4
 MOST_DIALS = 16  # handshakes under way at once: the guest bounds strangers, and emulation is slow
-HANDSHAKE_TIMEOUT = 10.0
+HANDSHAKE_TIMEOUT = 5.0
 OPEN_TIMEOUT = 30.0  # seconds for a stream to be in use; the guest gives its targets 10
 FIRST_DELAY, MOST_DELAY = 0.1, 2.0  # seconds between dials while the guest is not there
 
@@ -57,7 +57,7 @@ class LinkPool:
                         if error.code != "link-down":
                             raise
                         # A parked stream may have died unseen (the guest was restarted, say): the next one.
-                return await self._use(await self._dial(), target, early, extra)
+                return await self._use(await self._dial_until_proved(), target, early, extra)
         except TimeoutError as error:
             failure = gone()
             failure.why = f"it did not open {target} within {timeout:.0f} s"
@@ -81,6 +81,15 @@ class LinkPool:
                 return stream
             stream.abort()
         return None
+
+    async def _dial_until_proved(self) -> LinkStream:
+        """Dial again where a handshake got stuck: the user network's listener may lose one of many at once."""
+        while True:
+            try:
+                return await self._dial()
+            except ProaError as error:
+                if not isinstance(error.__cause__, TimeoutError):
+                    raise
 
     async def _dial(self) -> LinkStream:
         """A new proved stream. Raises ProaError `link-down`, `link-not-proved`."""
