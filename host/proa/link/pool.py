@@ -83,7 +83,7 @@ class LinkPool:
         return None
 
     async def _dial_until_proved(self) -> LinkStream:
-        """Dial again where a handshake got stuck: the user network's listener may lose one of many at once."""
+        """Dial again where a handshake got stuck: QEMU's user network may lose one of many at once."""
         while True:
             try:
                 return await self._dial()
