@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import os
 import sys
-import time
 from pathlib import Path
 
 from rich.console import Console
@@ -79,7 +78,6 @@ def main() -> int:
         try:
             for step in STEPS:
                 terminal.run(step)
-            time.sleep(0.2)  # the last line is drawn
             shown = terminal.picture().rstrip().removesuffix(PROMPT.strip()).rstrip()
         finally:
             terminal.close()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import statistics
 
 from tests.bench.figures import Figure, median_difference, paired
-from tests.bench.world import PROA, World, seconds
+from tests.bench.world import World, seconds
+from tests.support.homes import PROA
 
 ROUNDS = 30
 

@@ -20,14 +20,13 @@ from proa.system.tasks import Tasks
 from tests.bench.figures import Figure
 from tests.bench.world import World
 from tests.support.commands import run
+from tests.support.links import Streams, streams
 
 SIZE = 500 << 20
 PIECE = 1 << 20
 ROUNDS = 3
 TIMEOUT = 600.0
 IMAGE = "bench/half-a-gigabyte"
-
-Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 def measure(world: World) -> list[Figure]:
@@ -70,12 +69,7 @@ async def _compare(world: World) -> tuple[float, float]:
         return await asyncio.open_unix_connection(str(world.socket), limit=PIECE)
 
     async def by_link() -> Streams:
-        stream = await pool.open("engine")
-        reader = asyncio.StreamReader(limit=PIECE)
-        protocol = asyncio.StreamReaderProtocol(reader)
-        stream.attach(protocol)
-        writer = asyncio.StreamWriter(stream.transport, protocol, reader, asyncio.get_running_loop())
-        return reader, writer
+        return streams(await pool.open("engine"), PIECE)
 
     rates: tuple[list[float], list[float]] = ([], [])
     try:

@@ -6,7 +6,8 @@ import statistics
 
 from tests.bench import stock
 from tests.bench.figures import Figure, paired
-from tests.bench.world import PROA, World, seconds
+from tests.bench.world import World, seconds
+from tests.support.homes import PROA
 
 
 def measure(world: World) -> list[Figure]:

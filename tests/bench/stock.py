@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.bench.world import CPUS, MEMORY
+from tests.support.caches import cache_folder
 from tests.support.commands import Process, run, start
 from tests.support.homes import wait_until
 
@@ -48,7 +49,7 @@ _PORT = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+23
 
 def build(say: Callable[[str], None]) -> Path:
     """The folder with `disk.qcow2`, `kernel` and `initrd`."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "proa/bench"
+    cache = cache_folder("bench")
     cache.mkdir(parents=True, exist_ok=True)
     done = cache / hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:24]
     with (cache / "lock").open("w") as lock:

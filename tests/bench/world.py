@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import shutil
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.caches import guest_image
 from tests.support.commands import run
-from tests.support.homes import REPOSITORY, Home
+from tests.support.homes import Home
 
 CPUS, MEMORY = 1, 2048  # of both guests that are compared; MiB
-BUILD_TIMEOUT = 900.0
-PROA = Path(sys.executable).with_name("proa")
 
 
 @dataclass(frozen=True)
@@ -30,16 +28,12 @@ class World:
     @classmethod
     @contextmanager
     def open(cls, rounds: int) -> Iterator[World]:
-        build = [sys.executable, str(REPOSITORY / "vmimages/build.py"), "--print-path"]
-        image = Path(run(build, timeout=BUILD_TIMEOUT).check().out.splitlines()[-1])
+        image = guest_image()
         found = shutil.which("docker")
-        home = Home()
-        try:
+        with Home() as home:
             home.import_image(image)
             home.ok("create", "default", "--cpus", str(CPUS), "--memory", f"{MEMORY}MiB")
             yield cls(home, image, Path(found) if found else image / "cli/docker", rounds)
-        finally:
-            home.close()
 
     def say(self, text: str) -> None:
         print(f"bench: {text}", file=sys.stderr, flush=True)
@@ -55,6 +49,4 @@ class World:
 
 def seconds(argv: Sequence[str | Path], environ: Mapping[str, str], timeout: float = 300) -> float:
     """How long a command takes, which must succeed."""
-    began = time.perf_counter()
-    run([str(word) for word in argv], timeout=timeout, env=environ).check()
-    return time.perf_counter() - began
+    return run([str(word) for word in argv], timeout=timeout, env=environ).check().seconds

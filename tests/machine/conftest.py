@@ -16,28 +16,24 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))  # tests.support, which is no installed package
 
 from tests.support import debian_images  # noqa: E402
+from tests.support.caches import cache_folder, guest_image  # noqa: E402
 from tests.support.clients import Docker  # noqa: E402
 from tests.support.commands import run  # noqa: E402
-from tests.support.homes import Home  # noqa: E402
+from tests.support.homes import PROA, Home  # noqa: E402
 from tests.support.registry import Registry, serve  # noqa: E402
 
-IMAGE_TIMEOUT = 600.0  # a first build takes 1 to 4 minutes, a cached one a second
 MEMORY = "2GiB"
 
 
 @pytest.fixture(scope="session")
 def image() -> Path:
-    """The folder that `make image` builds."""
-    build = run(
-        [sys.executable, str(REPOSITORY / "vmimages/build.py"), "--print-path"], timeout=IMAGE_TIMEOUT
-    )
-    return Path(build.check().out.splitlines()[-1])
+    return guest_image()
 
 
 @pytest.fixture(scope="session")
 def registry() -> Iterator[Registry]:
     """Docker Hub's mirror for the guest, with all test images."""
-    images = debian_images.build_all(debian_images.cache_folder(), lambda line: print(line, file=sys.stderr))
+    images = debian_images.build_all(cache_folder("test-images"), lambda line: print(line, file=sys.stderr))
     storage = Path("/tmp") / f"proa-registry-{secrets.token_hex(4)}"
     try:
         with serve(storage, images) as registry:
@@ -49,12 +45,9 @@ def registry() -> Iterator[Registry]:
 @pytest.fixture(scope="session")
 def home(image: Path) -> Iterator[Home]:
     """The installation of the shared machine."""
-    home = Home(Path("/tmp") / f"proa-test-{secrets.token_hex(3)}")
-    try:
+    with Home(Path("/tmp") / f"proa-test-{secrets.token_hex(3)}") as home:
         home.import_image(image)
         yield home
-    finally:
-        home.close()
 
 
 @pytest.fixture(scope="session")
@@ -90,7 +83,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
 
 
 def _engine_log(home: Home) -> str:
-    argv = [str(Path(sys.executable).with_name("proa")), "logs", "--source", "engine", "-n", "30"]
+    argv = [PROA, "logs", "--source", "engine", "-n", "30"]
     try:
         return run(argv, env=home.environ, timeout=15).out
     except AssertionError as silent:  # whatever hindered the test may hinder this as well

@@ -24,21 +24,15 @@ pytestmark = [pytest.mark.machine, pytest.mark.timeout(300)]
 @pytest.fixture
 def empty() -> Iterator[Home]:
     """A home without an image."""
-    home = Home()
-    try:
+    with Home() as home:
         yield home
-    finally:
-        home.close()
 
 
 @pytest.fixture
 def home(image: Path) -> Iterator[Home]:
-    home = Home()
-    try:
+    with Home() as home:
         home.import_image(image)
         yield home
-    finally:
-        home.close()
 
 
 def refused(result: Result, code: str, *words: str, status: int = 1) -> None:

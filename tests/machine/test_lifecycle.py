@@ -6,25 +6,24 @@ import json
 import os
 import re
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.homes import Home, wait_until
+from tests.support.commands import start
+from tests.support.homes import PROA, Home, wait_until
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
 def home(image: Path) -> Iterator[Home]:
-    home = Home()
-    try:
+    with Home() as home:
         home.import_image(image)
         yield home
-    finally:
-        home.close()
 
 
 @pytest.fixture
@@ -159,53 +158,25 @@ def test_kill_of_the_agent_in_the_middle_of_a_start_leaves_one_machine(running: 
 
 
 def _start_and_kill_agent_at(home: Home, words: str) -> None:
-    import subprocess
-    import sys
-
-    starting = subprocess.Popen(
-        [str(Path(sys.executable).with_name("proa")), "start"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=home.environ,
-        text=True,
-    )
-    try:
+    with start([PROA, "start"], env=home.environ, stderr=subprocess.STDOUT) as starting:
         assert starting.stdout is not None
         for line in starting.stdout:
-            if words in line:
+            if words.encode() in line:
                 break
         agent = home.agent_pid()
         assert agent is not None
         os.kill(agent, signal.SIGKILL)
         assert starting.wait(60) == 1, "the start that lost its agent says so"
-    finally:
-        starting.kill()
-        starting.wait()
 
 
 def test_kill_of_the_hypervisor_in_the_middle_of_a_start_is_said(running: Home) -> None:
-    import subprocess
-    import sys
-
     running.ok("stop", "--force")
-    starting = subprocess.Popen(
-        [str(Path(sys.executable).with_name("proa")), "start"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env=running.environ,
-        text=True,
-    )
-    try:
+    with start([PROA, "start"], env=running.environ) as starting:
         pid = wait_until(running.hypervisors, 60, "the hypervisor was started")[0]
         os.kill(pid, signal.SIGKILL)
         _, told = starting.communicate(timeout=60)
-    finally:
-        starting.kill()
-        starting.wait()
     assert starting.returncode == 1
-    assert re.search(r"\[hypervisor-(died|failed)\]", told), told
+    assert re.search(rb"\[hypervisor-(died|failed)\]", told), told
     assert running.hypervisors() == []
     running.ok("start")
 

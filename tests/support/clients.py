@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from tests.support.commands import Process, Result, run, start
-from tests.support.homes import Home
+from tests.support.homes import PROA, Home
 
 USUAL = 60.0  # seconds: `docker run` takes 2 to 4 under emulation, on a quiet machine
 PLUGINS = ("docker-buildx", "docker-compose")
@@ -70,9 +69,8 @@ class Docker:
             yield process
 
     def argv(self, *args: str) -> tuple[str, ...]:
-        proa = str(Path(sys.executable).with_name("proa"))
         named = () if self.machine == "default" else ("--machine", self.machine)
-        return (proa, "docker", *named, *args)
+        return (PROA, "docker", *named, *args)
 
     @property
     def environ(self) -> dict[str, str]:

@@ -64,11 +64,6 @@ def digest(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
-def cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "proa" / "test-images"
-
-
 def build_all(folder: Path, say: Callable[[str], None]) -> tuple[BuiltImage, ...]:
     """All images, from the cache where it has them. AssertionError carries a failing command's output."""
     with ThreadPoolExecutor(2) as pool:  # apt is bound by the network, the rest by one core

@@ -16,6 +16,7 @@ from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 START_TIMEOUT = 300.0  # seconds: emulated guests need 20, a busy machine several times that
+PROA = str(Path(sys.executable).with_name("proa"))
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -36,12 +37,18 @@ class Home:
             "PROA_HOME": str(self.folder),
         }
 
+    def __enter__(self) -> Home:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
     def proa(
         self, *argv: str, timeout: float = START_TIMEOUT, stdin: str | None = None, **environ: str
     ) -> Result:
         """`proa ARGV`, as a user runs it."""
         done = subprocess.run(
-            [str(Path(sys.executable).with_name("proa")), *argv],
+            [PROA, *argv],
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,

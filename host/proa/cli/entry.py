@@ -12,19 +12,23 @@ def main() -> None:
     argv = sys.argv[1:]
     try:
         if argv[:1] == ["docker"] and argv[1:2] not in (["--help"], ["-h"]):
-            from proa.cli.docker import hand_over
-
-            hand_over(argv[1:])
+            sys.exit(_docker(argv[1:]))
         from proa.cli.main import run
 
         sys.exit(run(argv))
-    except ProaError as error:
-        if argv[:1] == ["--debug"]:
-            raise
-        print(*error.lines, sep="\n", file=sys.stderr)
-        sys.exit(2 if error.usage else 1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _docker(argv: list[str]) -> int:
+    """Become the Docker CLI; the exit status where that cannot be."""
+    from proa.cli.docker import hand_over
+
+    try:
+        hand_over(argv)
+    except ProaError as error:
+        print(*error.lines, sep="\n", file=sys.stderr)
+        return 2 if error.usage else 1
 
 
 if __name__ == "__main__":

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
@@ -57,9 +55,8 @@ class World:
 
 
 @pytest.fixture
-async def world() -> AsyncIterator[World]:
-    folder = tempfile.mkdtemp(prefix="proa-unit-")
-    places = Places.current({"PROA_HOME": f"{folder}/h"})
+async def world(short: Path) -> AsyncIterator[World]:
+    places = Places.current({"PROA_HOME": str(short)})
     places.make()
     agent = Agent(places)
     await agent.open()
@@ -67,7 +64,6 @@ async def world() -> AsyncIterator[World]:
         yield World(places)
     finally:
         await agent.close()
-        shutil.rmtree(folder)
 
 
 async def test_looking_at_what_is_not_there_is_no_error(world: World) -> None:
@@ -170,20 +166,15 @@ async def test_the_socket_is_the_users_alone(world: World) -> None:
     assert socket.parent.stat().st_mode & 0o777 == 0o700
 
 
-async def test_an_answer_that_is_none_is_said(tmp_path: Path, world: World) -> None:
+async def test_an_answer_that_is_none_is_said(short: Path) -> None:
     async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(100)
         writer.write(b"HTTP/1.1 500 No\r\nContent-Length: 5\r\n\r\n<b>x>")
         writer.close()
 
-    folder = Path(tempfile.mkdtemp(prefix="proa-unit-"))
-    other = Places.current({"PROA_HOME": str(folder / "h")})
-    other.make()
-    server = await asyncio.start_unix_server(babble, str(other.agent_socket))
-    try:
+    places = Places.current({"PROA_HOME": str(short)})
+    places.make()
+    async with await asyncio.start_unix_server(babble, str(places.agent_socket)):
         with pytest.raises(ProaError) as caught:
-            await asyncio.to_thread(AgentClient(other).info)
+            await asyncio.to_thread(AgentClient(places).info)
         assert caught.value.code == "agent-unclear"
-    finally:
-        server.close()
-        shutil.rmtree(folder)

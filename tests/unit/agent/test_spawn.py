@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,13 +18,11 @@ from proa.system.processes import identify, wait_until_gone
 
 
 @pytest.fixture
-def places(monkeypatch: pytest.MonkeyPatch) -> Iterator[Places]:
-    folder = tempfile.mkdtemp(prefix="proa-unit-")
-    monkeypatch.setenv("PROA_HOME", f"{folder}/h")
+def places(short: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Places]:
+    monkeypatch.setenv("PROA_HOME", str(short))
     places = Places.current()
     yield places
     _end(places)
-    shutil.rmtree(folder)
 
 
 def _end(places: Places) -> None:

@@ -12,11 +12,8 @@ from tests.support.homes import Home
 
 @pytest.fixture(scope="module")
 def home() -> Iterator[Home]:
-    home = Home()
-    try:
+    with Home() as home:
         yield home
-    finally:
-        home.close()
 
 
 def test_every_verb_has_help_with_an_example(home: Home) -> None:

@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from proa.link.control import Control
 from proa.link.loopback import Loopback
 from proa.link.pool import LinkPool
-from proa.link.stream import LinkStream
 from proa.model.errors import ProaError
 from proa.system.tasks import Tasks
 from proa_guest import wire
+from tests.support.links import streams
 from tests.support.native import NativeAgent, native_agent
 
+P = TypeVar("P", bound=asyncio.Protocol)
 READY = {"state": "ready", "restarts": 0, "message": ""}
 
 
@@ -35,13 +38,6 @@ async def pool(agent: NativeAgent) -> AsyncIterator[LinkPool]:
     yield pool
     await pool.close()
     await tasks.close()
-
-
-async def streams(stream: LinkStream) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    reader = asyncio.StreamReader()
-    protocol = asyncio.StreamReaderProtocol(reader)
-    stream.attach(protocol)
-    return reader, asyncio.StreamWriter(stream.transport, protocol, reader, asyncio.get_running_loop())
 
 
 async def echo_server(hash_only: bool = False) -> tuple[asyncio.Server, str]:
@@ -67,7 +63,7 @@ async def test_half_close_both_ways_and_every_byte(pool: LinkPool) -> None:
     server, target = await echo_server(hash_only=True)
     async with server:
         data = os.urandom(8 << 20)
-        reader, writer = await streams(await pool.open(target, early=data[:1000]))
+        reader, writer = streams(await pool.open(target, early=data[:1000]))
         writer.write(data[1000:])
         writer.write_eof()
         assert (await reader.read()).decode() == hashlib.sha256(data).hexdigest()
@@ -78,7 +74,7 @@ async def test_two_hundred_streams_at_once(pool: LinkPool, agent: NativeAgent) -
     server, target = await echo_server()
 
     async def one(number: int) -> None:
-        reader, writer = await streams(await pool.open(target))
+        reader, writer = streams(await pool.open(target))
         data = hashlib.sha256(str(number).encode()).digest() * 2000
         writer.write(data)
         writer.write_eof()
@@ -140,6 +136,42 @@ async def test_nobody_there_is_said_within_the_bound() -> None:
     await tasks.close()
 
 
+class _FirstGoesAstray:
+    """A transport whose first connection is accepted and never answered."""
+
+    def __init__(self, astray: int, port: int) -> None:
+        self.dials = 0
+        self._astray = Loopback("127.0.0.1", astray)
+        self._right = Loopback("127.0.0.1", port)
+
+    async def connect(self, factory: Callable[[], P]) -> P:
+        self.dials += 1
+        return await (self._astray if self.dials == 1 else self._right).connect(factory)
+
+
+async def test_a_handshake_that_gets_stuck_is_made_again(
+    agent: NativeAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """QEMU's user network accepts more connections at once than it delivers."""
+    monkeypatch.setattr("proa.link.pool.HANDSHAKE_TIMEOUT", 0.3)
+    tasks = Tasks("test")
+    silent = socket.create_server(("127.0.0.1", 0))
+    transport = _FirstGoesAstray(silent.getsockname()[1], agent.port)
+    pool = LinkPool(transport, agent.secret, tasks, parked=0)
+    server, target = await echo_server(hash_only=True)
+    try:
+        reader, writer = streams(await pool.open(target))
+        writer.write_eof()
+        assert (await reader.read()).decode() == hashlib.sha256(b"").hexdigest()
+        assert transport.dials == 2
+        writer.close()
+    finally:
+        server.close()
+        silent.close()
+        await pool.close()
+        await tasks.close()
+
+
 async def test_an_impostor_on_the_port_gets_no_stream() -> None:
     async def impostor(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(wire.GuestHandshake(b"y" * 32).hello())
@@ -161,7 +193,7 @@ async def test_malformed_input_costs_its_connection_and_nothing_else(
     pool: LinkPool, agent: NativeAgent
 ) -> None:
     server, target = await echo_server()
-    reader, writer = await streams(await pool.open(target))
+    reader, writer = streams(await pool.open(target))
     before = agent.descriptors()
     for number in range(80):
         stranger_reader, stranger = await asyncio.open_connection("127.0.0.1", agent.port)
@@ -190,7 +222,7 @@ async def test_strangers_who_say_nothing_do_not_shut_others_out(pool: LinkPool, 
     server, target = await echo_server()
     async with server:
         async with asyncio.timeout(15):
-            reader, writer = await streams(await pool.open(target))
+            reader, writer = streams(await pool.open(target))
         writer.write(b"x")
         assert await reader.readexactly(1) == b"x"
         writer.close()
@@ -221,7 +253,7 @@ async def test_control_tells_changes_and_takes_orders(pool: LinkPool, agent: Nat
 async def run_command(
     pool: LinkPool, argv: list[str], send: bytes = b"", **extra: object
 ) -> tuple[bytes, bytes, int]:
-    reader, writer = await streams(await pool.open("exec", extra={"argv": argv, **extra}))
+    reader, writer = streams(await pool.open("exec", extra={"argv": argv, **extra}))
     writer.write(send)
     out = {wire.STDOUT: b"", wire.STDERR: b""}
     frames = wire.Frames()
@@ -256,8 +288,10 @@ async def test_a_large_output_is_drained_before_the_exit(pool: LinkPool) -> None
 
 
 async def test_a_terminal_has_a_size_that_changes_and_keys_that_interrupt(pool: LinkPool) -> None:
-    send = wire.resize(33, 101) + wire.frame(wire.STDIN, b"stty size; tty; cat\n")
-    reader, writer = await streams(await pool.open("exec", extra={"argv": ["sh"], "tty": True}))
+    # The command says that it is in the foreground: a key before that would interrupt the shell alone.
+    command = b"stty size; tty; sh -c \"echo wait''ing; exec cat\"\n"
+    send = wire.resize(33, 101) + wire.frame(wire.STDIN, command)
+    reader, writer = streams(await pool.open("exec", extra={"argv": ["sh"], "tty": True}))
     writer.write(send)
     text, frames, status = b"", wire.Frames(), -1
     interrupted = False
@@ -266,7 +300,7 @@ async def test_a_terminal_has_a_size_that_changes_and_keys_that_interrupt(pool: 
             for kind, payload in frames.feed(data):
                 text += payload if kind == wire.STDOUT else b""
                 status = wire.exit_status(payload) if kind == wire.EXIT else status
-            if b"33 101" in text and b"/dev/pts/" in text and not interrupted:
+            if b"33 101" in text and b"/dev/pts/" in text and b"waiting" in text and not interrupted:
                 interrupted = True
                 writer.write(wire.frame(wire.STDIN, b"\x03exit 5\n"))
     assert interrupted and status == 5
@@ -274,9 +308,7 @@ async def test_a_terminal_has_a_size_that_changes_and_keys_that_interrupt(pool: 
 
 
 async def test_a_command_ends_with_its_stream(pool: LinkPool) -> None:
-    reader, writer = await streams(
-        await pool.open("exec", extra={"argv": ["sh", "-c", "echo $$; sleep 600"]})
-    )
+    reader, writer = streams(await pool.open("exec", extra={"argv": ["sh", "-c", "echo $$; sleep 600"]}))
     frames = wire.Frames()
     pid = 0
     while not pid:

@@ -15,7 +15,7 @@ MACS = {"net0": "52:54:00:70:72:01", "link0": "52:54:00:70:72:02"}
 KERNEL_ARGUMENTS = "console=ttyS0 panic=-1 quiet loglevel=4"
 # Emulation does not speculate, so there is nothing to mitigate. It keeps translated code by virtual
 # address: with random ones every new process is translated anew, which made dockerd's hundred
-# iptables calls take 6 s instead of 2. The guest's init turns randomising on again for what it starts.
+# iptables calls take 6 s instead of 2. The guest's init turns randomising on again for all but dockerd.
 EMULATED_ARGUMENTS = "mitigations=off norandmaps"
 
 
@@ -37,14 +37,8 @@ def accelerated(accelerator: str) -> str:
 
 def processor(accelerator: str, cpus: int) -> list[str]:
     # Under emulation five-level page tables only cost, and `rep movsb` goes byte by byte.
-    model = (
-        "max,la57=off,erms=off"
-        if accelerator == "tcg"
-        else "host"
-        if accelerator in ("kvm", "hvf")
-        else "max"
-    )
-    return ["-cpu", model, "-smp", f"cpus={cpus}"]
+    models = {"tcg": "max,la57=off,erms=off", "kvm": "host", "hvf": "host"}
+    return ["-cpu", models.get(accelerator, "max"), "-smp", f"cpus={cpus}"]
 
 
 def memory(size: int) -> list[str]:

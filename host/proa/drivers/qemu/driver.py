@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import platform
@@ -108,20 +107,15 @@ class QemuDriver:
         try:
             return await self._take(spec, identity, accelerator)
         except BaseException as error:
-            # Its monitor may be gone a moment before it is.
-            if isinstance(error, ProaError):
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(wait_end(identity), DYING)
-            died = not alive(identity)
+            died = isinstance(error, ProaError) and await _dies(identity)
             kill(identity, force=True)
             await wait_end(identity)
             _sweep(spec.runtime)
-            if not isinstance(error, ProaError):
-                raise
-            words = tail(spec.runtime / "qemu.log", 8)
-            if died:
-                raise _ended(words) from error
-            error.log = error.log or words
+            if isinstance(error, ProaError):
+                words = tail(spec.runtime / "qemu.log", 8)
+                if died:
+                    raise _ended(words) from error
+                error.log = error.log or words
             raise
 
     async def _take(self, spec: BootSpec, identity: ProcessIdentity, accelerator: str) -> QemuProcess:
@@ -186,6 +180,15 @@ def _missing(why: str) -> ProaError:
     return ProaError(
         "qemu-missing", "QEMU cannot be found", why=why, hint=f"install it ({_INSTALL})", layer="hypervisor"
     )
+
+
+async def _dies(identity: ProcessIdentity) -> bool:
+    """True if QEMU ends by itself: its monitor may be gone a moment before it is."""
+    try:
+        await asyncio.wait_for(wait_end(identity), DYING)
+    except TimeoutError:
+        return False
+    return True
 
 
 def _ended(words: tuple[str, ...]) -> ProaError:
