@@ -7,6 +7,7 @@ Apart from `proa.system.paths`, and without its imports, because `proa docker` h
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 
 from proa.model.errors import ProaError
@@ -39,7 +40,10 @@ def run_folder(environ: Mapping[str, str]) -> str:
         return os.path.join(home, "run")  # noqa: PTH118
     import platformdirs
 
-    return platformdirs.user_runtime_dir("proa", appauthor=False)
+    with warnings.catch_warnings():
+        # Without XDG_RUNTIME_DIR it takes one below /tmp and warns; `make_private_folder` proves it ours.
+        warnings.simplefilter("ignore")
+        return platformdirs.user_runtime_dir("proa", appauthor=False)
 
 
 def engine_socket(run: str, machine: str) -> str:

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import stat
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
 from proa.model.errors import ProaError
 from proa.system.paths import Places
-from proa.system.roots import MAX_SOCKET_PATH
+from proa.system.roots import MAX_SOCKET_PATH, run_folder
 
 
 def test_one_folder_holds_everything_with_proa_home(tmp_path: Path) -> None:
@@ -44,3 +45,10 @@ def test_a_home_that_is_not_writable_is_refused() -> None:
     with pytest.raises(ProaError) as caught:
         Places.current({"PROA_HOME": "/sys/proa-home"}).make()
     assert caught.value.code == "folder-not-writable"
+
+
+def test_a_host_without_a_runtime_folder_gets_one_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Path(run_folder({})).is_absolute()

@@ -1,0 +1,111 @@
+"""Machines: looking at them, and what is done to them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from proa.agent import streams
+from proa.agent.answers import LongWork, Say, as_json, body_of
+from proa.model.api import ExecRequest, StopRequest
+from proa.model.machine import MachineOptions, MachineState, MachineStatus
+from proa.model.names import check_name
+
+if TYPE_CHECKING:
+    from proa.agent.agent import Agent
+
+_MACHINE = "/v1/machines/{name}"
+
+
+class MachineRoutes:
+    """Everything below /v1/machines that is about a machine as a whole."""
+
+    def __init__(self, agent: Agent, work: LongWork) -> None:
+        self._agent = agent
+        self._work = work
+
+    def table(self) -> list[web.RouteDef]:
+        return [
+            web.get("/v1/machines", self._list),
+            web.get(_MACHINE, self._status),
+            web.post(f"{_MACHINE}/create", self._create),
+            web.post(f"{_MACHINE}/start", self._start),
+            web.post(f"{_MACHINE}/stop", self._stop),
+            web.post(f"{_MACHINE}/restart", self._restart),
+            web.delete(_MACHINE, self._delete),
+            web.get(f"{_MACHINE}/ports", self._ports),
+            web.get(f"{_MACHINE}/logs", self._logs),
+            web.post(f"{_MACHINE}/exec", self._exec),
+        ]
+
+    # -- looking -------------------------------------------------------------------------------
+
+    async def _list(self, request: web.Request) -> web.Response:
+        names = self._agent.names()
+        return as_json(await asyncio.gather(*(self._agent.get(name).status() for name in names)))
+
+    async def _status(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        attendant = self._agent.find(name)
+        if attendant is None:
+            return as_json(MachineStatus(name=name, state=MachineState.ABSENT))
+        return as_json(await attendant.status())
+
+    async def _ports(self, request: web.Request) -> web.Response:
+        return as_json(self._agent.get(request.match_info["name"]).ports())
+
+    async def _logs(self, request: web.Request) -> web.StreamResponse:
+        name = request.match_info["name"]
+        return await streams.logs(request, lambda: self._agent.get(name), self._agent.places)
+
+    async def _exec(self, request: web.Request) -> web.StreamResponse:
+        wanted = await body_of(request, ExecRequest)
+        return await streams.execute(request, self._agent.get(request.match_info["name"]), wanted)
+
+    # -- doing ---------------------------------------------------------------------------------
+
+    async def _create(self, request: web.Request) -> web.StreamResponse:
+        name = check_name(request.match_info["name"])
+        options = await body_of(request, MachineOptions)
+        return await self._work.stream(request, name, lambda say: self._make(name, options, say))
+
+    async def _start(self, request: web.Request) -> web.StreamResponse:
+        name = check_name(request.match_info["name"])
+        options = await body_of(request, MachineOptions)
+
+        async def start(say: Say) -> MachineStatus:
+            if self._agent.find(name) is None:
+                await self._make(name, options, say)
+            return await self._agent.get(name).machine.start(say)
+
+        return await self._work.stream(request, name, start)
+
+    async def _stop(self, request: web.Request) -> web.StreamResponse:
+        machine = self._agent.get(request.match_info["name"]).machine
+        wanted = await body_of(request, StopRequest)
+        return await self._work.stream(
+            request, machine.name, lambda say: machine.stop(say, force=wanted.force)
+        )
+
+    async def _restart(self, request: web.Request) -> web.StreamResponse:
+        machine = self._agent.get(request.match_info["name"]).machine
+        wanted = await body_of(request, StopRequest)
+        return await self._work.stream(
+            request, machine.name, lambda say: machine.restart(say, force=wanted.force)
+        )
+
+    async def _delete(self, request: web.Request) -> web.StreamResponse:
+        machine = self._agent.get(request.match_info["name"]).machine
+
+        async def delete(say: Say) -> MachineStatus:
+            await machine.delete(say)
+            await self._agent.forget(machine.name)
+            return MachineStatus(name=machine.name, state=MachineState.ABSENT)
+
+        return await self._work.stream(request, machine.name, delete)
+
+    async def _make(self, name: str, options: MachineOptions, say: Say) -> MachineStatus:
+        say("machine", f"making the machine {name!r}", None)
+        return await (await self._agent.make(name, options)).status()
