@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import commands, save, setup, starts
+from tests.bench import api, commands, save, setup, starts
 from tests.bench.figures import Figure, table
 from tests.bench.world import World
 from tests.support.homes import REPOSITORY
@@ -20,6 +20,7 @@ Program = Callable[[World], list[Figure]]
 PROGRAMS: dict[str, Program] = {
     "cold-start": starts.measure,
     "commands": commands.measure,
+    "api": api.measure,
     "save": save.measure,
     "make-up": setup.measure,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import shutil
 import sys
@@ -20,6 +21,9 @@ from tests.support.caches import cache_folder, guest_image  # noqa: E402
 from tests.support.clients import Docker  # noqa: E402
 from tests.support.commands import run  # noqa: E402
 from tests.support.homes import PROA, Home  # noqa: E402
+from tests.support.native import native_agent  # noqa: E402
+from tests.support.native_engine import NativeEngine, native_engine  # noqa: E402
+from tests.support.native_front import NativeFront, native_front  # noqa: E402
 from tests.support.registry import Registry, serve  # noqa: E402
 
 MEMORY = "2GiB"
@@ -69,6 +73,26 @@ def docker(home: Home, machine: dict[str, Any]) -> Iterator[Docker]:
     docker = Docker(home)
     yield docker
     docker.sweep()
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[NativeEngine]:
+    """The guest's engine beside this host's, with busybox."""
+    if os.geteuid() != 0:
+        pytest.skip("an engine in namespaces of its own needs root")
+    with native_engine() as engine:
+        engine.load("library/busybox")
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def front(engine: NativeEngine) -> Iterator[NativeFront]:
+    """Proa in front of that engine."""
+    folder = engine.folder / "link"
+    folder.mkdir()
+    (folder / "engine.sock").symlink_to(engine.socket)
+    with native_agent(folder, beside=engine.pid) as agent, native_front(agent, folder) as front:
+        yield front
 
 
 @pytest.hookimpl(wrapper=True)

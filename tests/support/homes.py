@@ -35,6 +35,7 @@ class Home:
         self.environ = {
             **{key: value for key, value in os.environ.items() if not key.startswith(("PROA_", "DOCKER_"))},
             "PROA_HOME": str(self.folder),
+            "DOCKER_CONFIG": str(self.folder / "docker-config"),
         }
 
     def __enter__(self) -> Home:

@@ -14,6 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 GUEST = Path(__file__).resolve().parents[2] / "guest"
+# The guest's Python has os.setns, which this one may lack (it came with 3.12).
+_AGENT = """
+import ctypes, os
+if not hasattr(os, "setns"):
+    os.CLONE_NEWNET = 0x40000000
+    def setns(handle, kind, libc=ctypes.CDLL(None, use_errno=True)):
+        if libc.setns(handle, kind):
+            raise OSError(ctypes.get_errno(), "setns")
+    os.setns = setns
+from proa_guest.agent import main
+main()
+"""
 
 
 @dataclass(frozen=True)
@@ -43,13 +55,16 @@ class NativeAgent:
 
 
 @contextlib.contextmanager
-def native_agent(folder: Path) -> Iterator[NativeAgent]:
+def native_agent(folder: Path, *, beside: int | None = None) -> Iterator[NativeAgent]:
+    """The agent in the network of the process `beside` (an engine's, say); by default in ours."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     secret = os.urandom(32)
+    netns = None if beside is None else f"/proc/{os.getpid()}/ns/net"
+    enter = [] if beside is None else ["nsenter", "--net", "--target", str(beside)]
     config = {
-        "link": {"address": "127.0.0.1", "port": port, "netns": None, "secret": secret.hex()},
+        "link": {"address": "127.0.0.1", "port": port, "netns": netns, "secret": secret.hex()},
         "engine_socket": str(folder / "engine.sock"),
         "init_state": str(folder / "init.json"),
         "logs": str(folder),
@@ -57,7 +72,7 @@ def native_agent(folder: Path) -> Iterator[NativeAgent]:
     (folder / "config.json").write_text(json.dumps(config))
     with (folder / "agent.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "proa_guest.agent", str(folder / "config.json")],
+            [*enter, sys.executable, "-c", _AGENT, str(folder / "config.json")],
             env={**os.environ, "PYTHONPATH": str(GUEST)},
             stderr=log,
         )

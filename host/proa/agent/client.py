@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote, urlencode
@@ -14,7 +15,18 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from proa import __version__
-from proa.model.api import API_VERSION, AgentInfo, Done, ExecRequest, Failed, Message, Progress, StopRequest
+from proa.model.api import (
+    API_VERSION,
+    DOCKER_HEADER,
+    AgentInfo,
+    DockerChoice,
+    Done,
+    ExecRequest,
+    Failed,
+    Message,
+    Progress,
+    StopRequest,
+)
 from proa.model.errors import ProaError
 from proa.model.machine import MachineOptions, MachineStatus, PublishedPort
 from proa.model.problem import Problem
@@ -57,7 +69,7 @@ class AgentClient:
     ) -> http.client.HTTPResponse:
         connection = _Connection(self._path, timeout)
         try:
-            connection.request(method, path, body=body)
+            connection.request(method, path, body=body, headers={DOCKER_HEADER: _docker_choice(os.environ)})
             response = connection.getresponse()
             if response.status >= 400:
                 raise _problem(response.read())
@@ -178,6 +190,13 @@ def _lines(response: http.client.HTTPResponse) -> Iterator[bytes]:
         if not line:
             return
         yield line
+
+
+def _docker_choice(environ: Mapping[str, str]) -> str:
+    """The header that tells the agent of this shell's Docker: it sees no environment but its own."""
+    folder = Path(environ.get("DOCKER_CONFIG") or Path.home() / ".docker").absolute()
+    chosen = any(environ.get(key) for key in ("DOCKER_HOST", "DOCKER_CONTEXT", "PROA_HOME"))
+    return quote(msgspec.json.encode(DockerChoice(config=str(folder), may_be_current=not chosen)))
 
 
 def _machine(name: str, *rest: str) -> str:

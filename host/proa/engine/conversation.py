@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from proa.engine import mounts
 from proa.engine.http import (
@@ -207,7 +208,7 @@ class Conversation:
         try:
             return step()
         except HttpError as error:
-            return self._refuse(400, f"this request cannot be passed on: {error} [bad-request]")
+            return self._malformed(error)
 
     def _advance(self) -> list[Command]:
         """Take the next request if the last one is over."""
@@ -250,8 +251,12 @@ class Conversation:
         if content:
             try:
                 paths = mounts.host_paths(content)
+            except mounts.NotJson:
+                paths = []  # the engine says so, in its own words
             except mounts.Unreadable as error:
-                return self._refuse(400, f"the request's body is not JSON: {error} [bad-request]", keep=True)
+                return self._refuse(
+                    400, f"the request's body cannot be looked through: {error} [bad-request]", keep=True
+                )
             if paths:
                 return self._refuse(400, f"{mounts.refusal(paths[0])} [host-folder-not-shared]", keep=True)
         return self._send(_without_expect(self._request) + bytes(self._held))
@@ -342,17 +347,11 @@ class Conversation:
         if self._response is not None:
             return self._over()  # an answer is under way: nothing can be said any more
         body = json.dumps({"message": message}).encode() + b"\n"
-        reasons = {
-            400: b"Bad Request",
-            413: b"Content Too Large",
-            502: b"Bad Gateway",
-            503: b"Service Unavailable",
-        }
         request = self._request
         keep = keep and request is not None and request.keeps_alive and self._request_body.done
         head = b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%s\r\n" % (
             status,
-            reasons[status],
+            HTTPStatus(status).phrase.encode(),
             len(body),
             b"" if keep else b"Connection: close\r\n",
         )
@@ -361,6 +360,17 @@ class Conversation:
             return [answer, *self._over()]
         self._phase = _Phase.IDLE
         return [answer, *self._guard(self._advance)]
+
+    def _malformed(self, error: HttpError) -> list[Command]:
+        """Answer as the engine's server does, and end the connection: where it would go on is unknown."""
+        if self._phase is _Phase.OVER:
+            return []
+        if self._response is not None:
+            return self._over()
+        line = f"{error.status} {HTTPStatus(error.status).phrase}" + (f": {error}" if str(error) else "")
+        body = "Unsupported transfer encoding" if error.status == 501 else line
+        head = f"HTTP/1.1 {line}\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"
+        return [ToClient((head + body).encode()), *self._over()]
 
     def _over(self) -> list[Command]:
         if self._phase is _Phase.OVER:
@@ -373,5 +383,5 @@ def _without_expect(head: Head) -> bytes:
     """The head as it came, without an Expect that has been answered here."""
     if not head.all(b"expect"):
         return head.raw
-    lines = [line for line in head.raw.split(b"\r\n") if not line.lower().startswith(b"expect:")]
-    return b"\r\n".join(lines)
+    lines = [line for line in head.raw.split(b"\n") if not line.lower().startswith(b"expect:")]
+    return b"\n".join(lines)

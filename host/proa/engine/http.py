@@ -8,13 +8,23 @@ from typing import Protocol
 
 import h11
 
-MAX_HEAD = 1 << 20  # bytes: X-Registry-Config carries every login of the user
+# Bytes; as many as the engine takes (Go's DefaultMaxHeaderBytes and its reader's own buffer):
+# X-Registry-Config carries every login of the user.
+MAX_HEAD = (1 << 20) + 4096
 _MAX_CHUNK_LINE = 4096
+_HEAD_END = re.compile(rb"\n\r?\n")  # a bare line feed ends a line as well, for the engine and so for us
+_HOST = re.compile(rb"(?im)^host:")
+_SPACED_NAME = re.compile(rb"(?m)^[!#-'*+.^-z|~0-9A-Z-]+[ \t]+:")
+_NOT_ASCII = re.compile(rb"[\x80-\xff]")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(;[^\r\n]*)?")
 
 
 class HttpError(Exception):
-    """What came is not HTTP as we can pass it on safely."""
+    """What came is not HTTP as we can pass it on safely; `status` is what the engine would answer."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -58,15 +68,17 @@ class HeadBuffer:
         """The head with its empty line, or None. Raises HttpError when it is too long."""
         while self._held[:2] == b"\r\n":
             del self._held[:2]  # RFC 9112 2.2: empty lines before a request are passed over
-        end = self._held.find(b"\r\n\r\n", max(0, self._looked - 3))
-        if (len(self._held) if end < 0 else end) > MAX_HEAD:
-            raise HttpError("the head is too long")
-        if end < 0:
+        found = _HEAD_END.search(self._held, max(0, self._looked - 2))
+        if (len(self._held) if found is None else found.end()) > MAX_HEAD:
+            raise HttpError("", 431)
+        if found is None:
             self._looked = len(self._held)
             return None
         self._looked = 0
-        head = bytes(self._held[: end + 4])
-        del self._held[: end + 4]
+        end = found.end()
+        del found  # it holds the buffer, which could not shrink
+        head = bytes(self._held[:end])
+        del self._held[:end]
         return head
 
     def take_all(self) -> bytes:
@@ -83,22 +95,36 @@ def _check_framing(headers: tuple[tuple[bytes, bytes], ...]) -> None:
     if len(lengths) > 1 or (lengths and codings) or len(codings) > 1:
         raise HttpError("the body's length is said twice")
     if codings and codings[0].strip().lower() != b"chunked":
-        raise HttpError("this transfer coding is not known")
+        raise HttpError("", 501)
 
 
 def parse_request(raw: bytes) -> Head:
     """Raises HttpError."""
     parser = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD + 4)
+    # Clients send filters and paths in plain UTF-8, which the engine takes and h11 does not.
+    line, feed, rest = raw.partition(b"\n")
+    line = _NOT_ASCII.sub(lambda byte: b"%%%02X" % byte[0][0], line)
     try:
-        parser.receive_data(raw)
+        parser.receive_data(line + feed + rest)
         event = parser.next_event()
     except h11.RemoteProtocolError as error:
-        raise HttpError(str(error)) from error
+        raise _refused(raw, error) from error
     if not isinstance(event, h11.Request):
-        raise HttpError("this is not a request")
+        raise HttpError("")
     headers = tuple((bytes(name), bytes(value)) for name, value in event.headers)
     _check_framing(headers)
     return Head(raw, headers, bytes(event.http_version), bytes(event.method), bytes(event.target))
+
+
+def _refused(raw: bytes, error: h11.RemoteProtocolError) -> HttpError:
+    """In the words of the engine's server (Go's net/http), which has few."""
+    if error.error_status_hint == 501:
+        return HttpError("", 501)
+    if _HOST.search(raw) is None and raw.partition(b"\n")[0].rstrip().endswith(b" HTTP/1.1"):
+        return HttpError("missing required Host header")
+    if _SPACED_NAME.search(raw.partition(b"\n")[2]):
+        return HttpError("invalid header name")
+    return HttpError("")
 
 
 def parse_response(raw: bytes, method: bytes) -> Head:

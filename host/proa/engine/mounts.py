@@ -22,7 +22,11 @@ _BIND_TYPES = ("none", "bind", "rbind")
 
 
 class Unreadable(Exception):
-    """The body is not JSON as the engine could read it."""
+    """The body cannot be looked through, though the engine might read it."""
+
+
+class NotJson(Exception):
+    """The body is not JSON, for the engine neither."""
 
 
 class _Pairs(list[tuple[str, object]]):
@@ -43,9 +47,13 @@ def carries_mounts(method: bytes, target: bytes) -> bool:
 
 
 def host_paths(body: bytes) -> list[str]:
-    """Every path in the body that would be one of the host's, in order. Raises Unreadable."""
+    """Every path in the body that would be one of the host's, in order. Raises NotJson, Unreadable."""
+    decoder = json.JSONDecoder(object_pairs_hook=_Pairs, strict=False)
     try:
-        content = json.loads(body.decode("utf-8", "replace"), object_pairs_hook=_Pairs, strict=False)
+        # Only the first value: the engine's decoder may let pass what stands behind it.
+        content, _ = decoder.raw_decode(body.decode("utf-8", "replace").lstrip(" \t\r\n"))
+    except json.JSONDecodeError as error:
+        raise NotJson(str(error)) from error  # what Python's decoder refuses, Go's does too
     except (ValueError, RecursionError) as error:
         raise Unreadable(str(error)) from error
     found: list[str] = []

@@ -12,6 +12,9 @@ GET    /v1/machines/NAME/ports           list[PublishedPort]
 GET    /v1/machines/NAME/logs?source=agent|console|engine&lines=N&follow=0|1   text, chunked
 POST   /v1/machines/NAME/exec            ExecRequest, `Upgrade: proa-exec` -> 101 and exec frames
 
+A client may tell with any request, in the header `Proa-Docker`, what its shell has chosen (DockerChoice as
+JSON, percent-encoded): docker contexts are made and removed in that shell's Docker folder.
+
 A request that fails before it streams answers 400 (usage), 404, 409 or 500 with a Problem.
 Long work streams one Message a line: Progress lines, then exactly one Done or Failed.
 """
@@ -24,6 +27,7 @@ from proa.model.machine import MachineStatus
 from proa.model.problem import Problem
 
 API_VERSION = 1
+DOCKER_HEADER = "Proa-Docker"
 
 
 class AgentInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +35,13 @@ class AgentInfo(msgspec.Struct, frozen=True, kw_only=True):
     api: int
     pid: int
     machines: int
+
+
+class DockerChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """`config` is the absolute folder of the Docker CLI's files; nothing is chosen where `may_be_current`."""
+
+    config: str
+    may_be_current: bool = False
 
 
 class StopRequest(msgspec.Struct, frozen=True, kw_only=True):

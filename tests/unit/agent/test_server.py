@@ -55,7 +55,8 @@ class World:
 
 
 @pytest.fixture
-async def world(short: Path) -> AsyncIterator[World]:
+async def world(short: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    monkeypatch.setenv("PROA_HOME", str(short))  # as its client would have it
     places = Places.current({"PROA_HOME": str(short)})
     places.make()
     agent = Agent(places)
@@ -83,6 +84,34 @@ async def test_a_machine_is_made_listed_and_deleted(world: World) -> None:
     assert gone.state is MachineState.ABSENT
     assert await world.ask(lambda client: client.machines()) == []
     assert not (world.places.machines / "work").exists()
+
+
+async def test_a_machine_has_a_docker_context_as_long_as_it_is_there(
+    world: World, docker_config: Path
+) -> None:
+    await world.make("work")
+    (made,) = docker_config.glob("contexts/meta/*/meta.json")
+    socket = world.places.machine("work").engine_socket
+    assert json.loads(made.read_text())["Endpoints"]["docker"]["Host"] == f"unix://{socket}"
+    assert not (docker_config / "config.json").exists(), (
+        "PROA_HOME is set: it does not become the current one"
+    )
+    await world.ask(lambda client: client.delete("work", world.said.append))
+    assert not list(docker_config.glob("contexts/meta/*"))
+
+
+async def test_a_docker_config_that_cannot_be_read_hinders_nothing(
+    world: World, docker_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docker_config.mkdir()
+    (docker_config / "config.json").write_text("{")
+    monkeypatch.setattr("proa.engine.context.DEFAULT_SOCKET", docker_config / "none")
+    monkeypatch.delenv("PROA_HOME")
+    for name in ("DOCKER_HOST", "DOCKER_CONTEXT"):
+        monkeypatch.delenv(name, raising=False)
+    await world.make("work")
+    assert "config.json was left as it is" in world.said[-1].message
+    assert (docker_config / "config.json").read_text() == "{"
 
 
 async def test_a_start_that_fails_is_told_at_the_end_of_its_stream_and_remembered(world: World) -> None:

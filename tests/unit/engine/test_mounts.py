@@ -106,10 +106,22 @@ def test_what_is_no_host_folder_passes(body: dict[str, object]) -> None:
     assert mounts.host_paths(json.dumps(body).encode()) == []
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"{} {}", b"\x00", b'{"a":1}x', b"[" * 100_000, b"{'a':1}"])
+@pytest.mark.parametrize("body", [b"", b"{", b"\x00", b"{'a':1}", b"\xef\xbb\xbf{}", b'{"a":01}', b"nul"])
+def test_what_is_no_json_for_the_engine_either(body: bytes) -> None:
+    with pytest.raises(mounts.NotJson):
+        mounts.host_paths(body)
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"a":' + b"1" * 10_000 + b"}"])
 def test_what_the_engine_could_read_otherwise_is_not_guessed(body: bytes) -> None:
     with pytest.raises(mounts.Unreadable):
         mounts.host_paths(body)
+
+
+@pytest.mark.parametrize("behind", [b"", b"}", b"]", b" {}", b"x"])
+def test_what_stands_behind_the_first_value_hides_nothing(behind: bytes) -> None:
+    """Go's decoder reads one value; whether it minds the rest depends on what that is."""
+    assert mounts.host_paths(b' \n{"HostConfig":{"Binds":["/x:/y"]}}' + behind) == ["/x"]
 
 
 def test_a_large_body_is_read_whole() -> None:

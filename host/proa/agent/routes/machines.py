@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from proa.agent import streams
+from proa.agent import contexts, streams
 from proa.agent.answers import LongWork, Say, as_json, body_of
 from proa.model.api import ExecRequest, StopRequest
 from proa.model.machine import MachineOptions, MachineState, MachineStatus
@@ -69,16 +70,26 @@ class MachineRoutes:
     async def _create(self, request: web.Request) -> web.StreamResponse:
         name = check_name(request.match_info["name"])
         options = await body_of(request, MachineOptions)
-        return await self._work.stream(request, name, lambda say: self._make(name, options, say))
+        docker = contexts.choice_of(request)
+
+        async def create(say: Say) -> MachineStatus:
+            status = await self._make(name, options, say)
+            await contexts.publish(docker, name, self._socket(name), say)
+            return status
+
+        return await self._work.stream(request, name, create)
 
     async def _start(self, request: web.Request) -> web.StreamResponse:
         name = check_name(request.match_info["name"])
         options = await body_of(request, MachineOptions)
+        docker = contexts.choice_of(request)
 
         async def start(say: Say) -> MachineStatus:
             if self._agent.find(name) is None:
                 await self._make(name, options, say)
-            return await self._agent.get(name).machine.start(say)
+            status = await self._agent.get(name).machine.start(say)
+            await contexts.publish(docker, name, self._socket(name), say)
+            return status
 
         return await self._work.stream(request, name, start)
 
@@ -98,13 +109,19 @@ class MachineRoutes:
 
     async def _delete(self, request: web.Request) -> web.StreamResponse:
         machine = self._agent.get(request.match_info["name"]).machine
+        docker = contexts.choice_of(request)
 
         async def delete(say: Say) -> MachineStatus:
+            socket = self._socket(machine.name)
             await machine.delete(say)
             await self._agent.forget(machine.name)
+            await contexts.withdraw(docker, machine.name, socket, say)
             return MachineStatus(name=machine.name, state=MachineState.ABSENT)
 
         return await self._work.stream(request, machine.name, delete)
+
+    def _socket(self, name: str) -> Path:
+        return self._agent.places.machine(name).engine_socket
 
     async def _make(self, name: str, options: MachineOptions, say: Say) -> MachineStatus:
         say("machine", f"making the machine {name!r}", None)
