@@ -1,8 +1,10 @@
-"""What the agent's proxy adds to the engine's API, natively: no emulation hides it; and the agent's memory."""
+"""What the agent adds to the engine's API: over the raw link to the same guest, and to `docker ps` natively."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import socket
 import statistics
 import time
@@ -17,7 +19,7 @@ from tests.bench.figures import Figure, median_difference, paired
 from tests.bench.world import World, seconds
 from tests.support.conversations import Stage
 from tests.support.links import Streams, streams
-from tests.support.native import NativeAgent, native_agent
+from tests.support.native import native_agent
 from tests.support.native_engine import NativeEngine, native_engine
 from tests.support.native_front import native_front
 
@@ -36,14 +38,24 @@ def measure(world: World) -> list[Figure]:
         agent = stack.enter_context(native_agent(folder, beside=engine.pid))
         front = stack.enter_context(native_front(agent, folder))
         Stage(engine.socket, "busybox").container("sleep", "3600")
-        figures = asyncio.run(_api(agent, front.socket))
-        figures.append(_docker_ps(engine, front.socket))
-    return [*figures, _memory(world)]
+        ps = _docker_ps(engine, front.socket)
+    world.home.ok("start")
+    return [*asyncio.run(_api(*_link(world), world.socket)), ps, _memory(world)]
 
 
-async def _api(agent: NativeAgent, path: Path) -> list[Figure]:
+def _link(world: World) -> tuple[int, bytes]:
+    """The port of this host that leads to the running guest's link, and the link's secret."""
+    (pid,) = world.home.hypervisors()
+    command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    match = re.search(rb"hostfwd=tcp:127\.0\.0\.1:(\d+)-", command)
+    assert match is not None, command
+    guest = json.loads((world.home.folder / "run/default/guest.json").read_text())
+    return int(match[1]), bytes.fromhex(guest["link"]["secret"])
+
+
+async def _api(port: int, secret: bytes, path: Path) -> list[Figure]:
     tasks = Tasks("bench")
-    pool = LinkPool(Loopback("127.0.0.1", agent.port), agent.secret, tasks)
+    pool = LinkPool(Loopback("127.0.0.1", port), secret, tasks)
 
     async def raw() -> Streams:
         return streams(await pool.open("engine"))
@@ -105,7 +117,7 @@ async def _exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
 
 
 def _docker_ps(engine: NativeEngine, path: Path) -> Figure:
-    argv = [engine.docker, "ps"]
+    argv: tuple[Path | str, ...] = (engine.docker, "ps")
     through, straight = paired(
         ROUNDS,
         lambda: seconds(argv, engine.environ(path)) * 1000,
@@ -117,8 +129,7 @@ def _docker_ps(engine: NativeEngine, path: Path) -> Figure:
 
 
 def _memory(world: World) -> Figure:
-    """Of the agent with two machines, after some use of the running one."""
-    world.home.ok("start")
+    """Of the agent with two running machines, after some use."""
     world.home.ok("create", "second", "--memory", "1GiB")
     world.home.ok("start", "second")
     for _ in range(100):

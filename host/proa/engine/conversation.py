@@ -314,8 +314,9 @@ class Conversation:
 
     def _settles(self, head: Head) -> bool:
         assert self._request is not None
-        path = mounts.path_of(self._request.target)
-        return self._request.method == b"POST" and head.status < 300 and bool(_SETTLES.fullmatch(path))
+        if self._request.method != b"POST" or head.status >= 300:
+            return False  # most are asked in vain, and the path takes a while to clean
+        return bool(_SETTLES.fullmatch(mounts.path_of(self._request.target)))
 
     def _pass_answer(self, data: bytes, before: bytes = b"") -> list[Command]:
         taken = self._response_body.feed(data)
