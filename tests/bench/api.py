@@ -1,10 +1,8 @@
-"""What the agent adds to the engine's API: over the raw link to the same guest, and to `docker ps` natively."""
+"""What the agent adds to the engine's API of a guest, and to `docker ps` natively; and its memory."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import re
 import socket
 import statistics
 import time
@@ -46,11 +44,15 @@ def measure(world: World) -> list[Figure]:
 def _link(world: World) -> tuple[int, bytes]:
     """The port of this host that leads to the running guest's link, and the link's secret."""
     (pid,) = world.home.hypervisors()
-    command = Path(f"/proc/{pid}/cmdline").read_bytes()
-    match = re.search(rb"hostfwd=tcp:127\.0\.0\.1:(\d+)-", command)
-    assert match is not None, command
-    guest = json.loads((world.home.folder / "run/default/guest.json").read_text())
-    return int(match[1]), bytes.fromhex(guest["link"]["secret"])
+    open_files = Path(f"/proc/{pid}/fd").iterdir()
+    sockets = {str(file.readlink()) for file in open_files}
+    listening = [
+        int(fields[1].partition(":")[2], 16)
+        for fields in map(str.split, Path("/proc/net/tcp").read_text().splitlines()[1:])
+        if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets
+    ]
+    (port,) = listening  # QEMU chose it; published ports are the agent's own
+    return port, (world.home.folder / "run/default/link.key").read_bytes()
 
 
 async def _api(port: int, secret: bytes, path: Path) -> list[Figure]:

@@ -482,8 +482,7 @@ def session_and_grpc(stage: Stage) -> None:
             "X-Docker-Expose-Session-Name: test",
         )
         peer.send(request("POST /session", b"", "Connection: Upgrade", "Upgrade: h2c", *names))
-        peer.head()
-        peer.silent(0.5)  # here the engine is the client, and a build would make it speak
+        peer.head()  # here the engine is the client; when it begins to speak is up to it
     with stage.peer() as peer:
         peer.send(request("POST /session", b""))
         peer.answer()
