@@ -12,13 +12,26 @@ from typing import TYPE_CHECKING
 import click
 
 from proa.agent.client import AgentClient, ensure_agent
+from proa.model.errors import ProaError
 from proa.model.names import DEFAULT_MACHINE, check_name
+from proa.system.locks import is_held
 from proa.system.paths import Places
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from proa.model.api import Progress
 
-name_argument = click.argument("name", required=False)
+PATIENCE = 5.0  # seconds for an agent that a doctor asks how it is
+
+
+def _machines(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from proa.cli.completion import machine_items
+
+    return machine_items(incomplete)
+
+
+name_argument = click.argument("name", required=False, shell_complete=_machines)
 json_option = click.option("--json", "as_json", is_flag=True, help="For scripts.")
 
 
@@ -31,6 +44,36 @@ def machine_name(given: str | None) -> str:
 
 def agent() -> AgentClient:
     return ensure_agent(Places.current())
+
+
+def reach_agent(places: Places) -> tuple[AgentClient | None, ProaError | None]:
+    """The agent, or why it is not there; for verbs that must help exactly then. Never raises ProaError.
+
+    An agent that holds its lock and does not answer is left alone: it is not ours to judge why.
+    """
+    try:
+        AgentClient(places, timeout=PATIENCE).info()
+    except ProaError as error:
+        if is_held(places.agent_lock):
+            return None, _silent_agent(places, error)
+    try:
+        return ensure_agent(places), None
+    except ProaError as error:
+        return None, error
+
+
+def _silent_agent(places: Places, error: ProaError) -> ProaError:
+    try:
+        pid = places.agent_lock.read_text().strip()
+    except OSError:
+        pid = ""
+    pid = pid if pid.isdecimal() else "?"
+    return ProaError(
+        "agent-silent",
+        f"the agent is there and does not answer (pid {pid})",
+        why=error.why or error.message,
+        hint=f"end it, machines go on running: kill {pid} (or kill -9 {pid}); the next verb starts a new one",
+    )
 
 
 def plain(text: str) -> str:

@@ -9,7 +9,8 @@ POST   /v1/machines/NAME/stop            StopRequest    -> lines of Message
 POST   /v1/machines/NAME/restart         StopRequest    -> lines of Message
 DELETE /v1/machines/NAME                 -> lines of Message
 GET    /v1/machines/NAME/ports           list[PublishedPort]
-GET    /v1/machines/NAME/logs?source=agent|console|engine&lines=N&follow=0|1   text, chunked
+GET    /v1/machines/NAME/doctor          list[CheckResult] (the agent's half of `proa doctor`)
+GET    /v1/machines/NAME/logs?source=S&lines=N&follow=0|1   text, chunked; S is one of LOG_SOURCES
 POST   /v1/machines/NAME/exec            ExecRequest, `Upgrade: proa-exec` -> 101 and exec frames
 
 A request that fails before it streams answers 400 (usage), 404, 409 or 500 with a Problem.
@@ -24,6 +25,8 @@ from proa.model.machine import MachineStatus
 from proa.model.problem import Problem
 
 API_VERSION = 1
+# The engine's, containerd's and the guest agent's logs are in the guest; the others are on the host.
+LOG_SOURCES = ("agent", "console", "engine", "containerd", "guest")
 
 
 class AgentInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +34,8 @@ class AgentInfo(msgspec.Struct, frozen=True, kw_only=True):
     api: int
     pid: int
     machines: int
+    uptime: float = 0.0  # seconds
+    memory: int = 0  # bytes that are resident, 0 where the system does not tell us
 
 
 class StopRequest(msgspec.Struct, frozen=True, kw_only=True):
