@@ -70,25 +70,28 @@ async def read(path: Path, lines: int, *, follow: bool) -> AsyncIterator[bytes]:
             for piece in _last(file, lines):
                 yield piece
         while follow:
-            if file is not None:
-                if chunk := file.read(CHUNK):
-                    yield chunk
-                    continue
-                if file.tell() > os.fstat(file.fileno()).st_size:
-                    file.seek(0)  # it was cut
-                    continue
-            if file is None or not _same(file, path):
-                newer = _open(path)
-                if newer is not None:
-                    if file is not None:
-                        yield file.read()  # written between our last look and the rename
-                        file.close()
-                    file = newer
-                    continue
+            if file is not None and (chunk := _next(file)):
+                yield chunk
+                continue
+            if (file is None or not _same(file, path)) and (newer := _open(path)) is not None:
+                if file is not None:
+                    yield file.read()  # written between our last look and the rename
+                    file.close()
+                file = newer
+                continue
             await asyncio.sleep(LOOK_AGAIN)  # a file on disk has no portable event
     finally:
         if file is not None:
             file.close()
+
+
+def _next(file: IO[bytes]) -> bytes:
+    """What was appended; a file that was cut is read from its start."""
+    chunk = file.read(CHUNK)
+    if not chunk and file.tell() > os.fstat(file.fileno()).st_size:
+        file.seek(0)
+        chunk = file.read(CHUNK)
+    return chunk
 
 
 def _open(path: Path) -> IO[bytes] | None:

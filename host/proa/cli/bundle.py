@@ -41,6 +41,7 @@ from proa.cli.guest_command import output_of
 from proa.cli.masking import Mask, secrets_in
 from proa.model.api import LOG_SOURCES
 from proa.model.errors import ProaError
+from proa.system.locks import is_held
 from proa.system.memory import available_memory, free_disk, total_memory
 
 ROOT = "proa-diagnose"
@@ -103,12 +104,14 @@ class Bundle:
     def archive(self, now: float) -> bytes:
         """The bundle as a tar.gz."""
         out = io.BytesIO()
-        with gzip.GzipFile(fileobj=out, mode="wb", mtime=now) as packed:
-            with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
-                for name, content in sorted({"README.txt": self._readme(now), **self.entries}.items()):
-                    info = tarfile.TarInfo(f"{ROOT}/{name}")
-                    info.size, info.mtime, info.mode = len(content), int(now), 0o600
-                    archive.addfile(info, io.BytesIO(content))
+        with (
+            gzip.GzipFile(fileobj=out, mode="wb", mtime=now) as packed,
+            tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
+        ):
+            for name, content in sorted({"README.txt": self._readme(now), **self.entries}.items()):
+                info = tarfile.TarInfo(f"{ROOT}/{name}")
+                info.size, info.mtime, info.mode = len(content), int(now), 0o600
+                archive.addfile(info, io.BytesIO(content))
         return out.getvalue()
 
     def _readme(self, now: float) -> bytes:
@@ -155,8 +158,15 @@ def collect(around: Surroundings, say: Say) -> Bundle:
         _add_machine(bundle, around, name)
     for manifest in sorted(around.places.images.glob("*/manifest.json")):
         _add_file(bundle, f"images/{manifest.parent.name}/manifest.json", manifest)
-    say("asking the guest and the engine")
-    _add_answers(bundle, around)
+    status = around.status
+    if status is not None and (status.pid is not None or is_held(around.places.machine(around.name).lock)):
+        say("asking the guest and the engine")
+        _add_answers(bundle, around)
+    elif around.client is None:
+        say("asking the engine")
+        _add_answers(bundle, around)
+    else:
+        bundle.lack("guest/, docker/", f"the machine is {status.state if status else 'absent'}")
     return bundle
 
 

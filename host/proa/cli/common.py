@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from proa.agent.client import AgentClient, ensure_agent
 from proa.model.errors import ProaError
 from proa.model.names import DEFAULT_MACHINE, check_name
 from proa.system.locks import is_held
@@ -20,6 +19,7 @@ from proa.system.paths import Places
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+    from proa.agent.client import AgentClient
     from proa.model.api import Progress
 
 PATIENCE = 5.0  # seconds for an agent that a doctor asks how it is
@@ -43,6 +43,10 @@ def machine_name(given: str | None) -> str:
 
 
 def agent() -> AgentClient:
+    """The agent, started where it is not there. Raises ProaError `agent-did-not-start` …"""
+    # Imported when used: whoever only completes a word or reads a help needs no client.
+    from proa.agent.client import ensure_agent
+
     return ensure_agent(Places.current())
 
 
@@ -51,6 +55,8 @@ def reach_agent(places: Places) -> tuple[AgentClient | None, ProaError | None]:
 
     An agent that holds its lock and does not answer is left alone: it is not ours to judge why.
     """
+    from proa.agent.client import AgentClient, ensure_agent
+
     try:
         AgentClient(places, timeout=PATIENCE).info()
     except ProaError as error:

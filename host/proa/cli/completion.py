@@ -101,7 +101,7 @@ def docker_items(words: list[str], incomplete: str) -> list[CompletionItem]:
 
 
 def cobra_items(answer: str, incomplete: str) -> list[CompletionItem]:
-    """The words of an answer of cobra's `__complete`: a word and its help a line, then `:` and a directive."""
+    """The words of cobra's answer to `__complete`: a word and its help a line, then `:` and a directive."""
     *lines, last = answer.strip().splitlines() or [""]
     if not last.startswith(":") or not last[1:].isdecimal():
         return []

@@ -74,6 +74,21 @@ class SocketFacts:
 
 
 def socket(facts: SocketFacts, user: int, *, machine_exists: bool) -> Verdict:
+    problem = _folder_problem(facts, user) or _file_problem(facts, user)
+    if facts.mode is None and problem is None:
+        return (
+            fail(f"{facts.path} is not there")
+            if machine_exists
+            else skip(f"{facts.path} will be made with it")
+        )
+    if problem is not None:
+        return problem
+    if not facts.answers:
+        return fail(f"nobody answers at {facts.path}")
+    return ok(f"{facts.path} ({facts.length} of {MAX_SOCKET_PATH} bytes), private to you")
+
+
+def _folder_problem(facts: SocketFacts, user: int) -> Verdict | None:
     if facts.length > MAX_SOCKET_PATH:
         return fail(
             f"{facts.path} has {facts.length} bytes, and the system allows {MAX_SOCKET_PATH}",
@@ -83,19 +98,19 @@ def socket(facts: SocketFacts, user: int, *, machine_exists: bool) -> Verdict:
         return fail(f"the folder of {facts.path} belongs to another user (id {facts.folder_owner})")
     if facts.folder_mode is not None and facts.folder_mode & 0o077:
         return fail(f"the folder of {facts.path} is open to others (mode {facts.folder_mode:o})")
+    return None
+
+
+def _file_problem(facts: SocketFacts, user: int) -> Verdict | None:
     if facts.mode is None:
-        if machine_exists:
-            return fail(f"{facts.path} is not there")
-        return skip(f"{facts.path} will be made with the machine")
+        return None
     if not facts.is_socket:
         return fail(f"{facts.path} is not a socket", f"move it away: mv {facts.path} {facts.path}.old")
     if facts.owner != user:
         return fail(f"{facts.path} belongs to another user (id {facts.owner})")
     if facts.mode & 0o077:
         return fail(f"{facts.path} is open to others (mode {facts.mode:o})", f"chmod 600 {facts.path}")
-    if not facts.answers:
-        return fail(f"nobody answers at {facts.path}")
-    return ok(f"{facts.path} ({facts.length} of {MAX_SOCKET_PATH} bytes), private to you")
+    return None
 
 
 @dataclass(frozen=True)

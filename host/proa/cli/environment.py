@@ -187,14 +187,7 @@ def _leftovers(around: Surroundings) -> Verdict:
 
 
 def _left_over(places: Places, machines: list[MachineStatus]) -> Iterator[str]:
-    names = set(machine_names(places.machines))
-    for folder in _folders(places.run):
-        if folder.name not in names and (folder / "docker.sock").exists():
-            yield f"{folder}, of a machine that is not there any more"
-    for parent, marks in ((places.machines, (".new-", ".old-")), (places.images, (".partial-",))):
-        for folder in _folders(parent):
-            if folder.name.startswith(marks):
-                yield f"{folder}, of work that was cut short"
+    yield from _half_made(places)
     for folder in (places.run, places.cache, *_folders(places.machines), *_folders(places.run)):
         for entry in _entries(folder):
             if _TEMPORARY.match(entry.name) and entry.is_file():
@@ -203,6 +196,17 @@ def _left_over(places: Places, machines: list[MachineStatus]) -> Iterator[str]:
         idle = status.pid is None and status.state in (MachineState.STOPPED, MachineState.BROKEN)
         if idle and is_held(places.machine(status.name).lock):
             yield f"a hypervisor of {status.name!r} that the agent does not know (proa start ends it)"
+
+
+def _half_made(places: Places) -> Iterator[str]:
+    names = set(machine_names(places.machines))
+    for folder in _folders(places.run):
+        if folder.name not in names and (folder / "docker.sock").exists():
+            yield f"{folder}, of a machine that is not there any more"
+    for parent, marks in ((places.machines, (".new-", ".old-")), (places.images, (".partial-",))):
+        for folder in _folders(parent):
+            if folder.name.startswith(marks):
+                yield f"{folder}, of work that was cut short"
 
 
 def _folders(parent: Path) -> list[Path]:
@@ -238,7 +242,7 @@ CHECKS = (
 
 
 def examine(around: Surroundings) -> list[CheckResult]:
-    """All checks, the agent's among them, in the order in which a person reads them. Never raises ProaError."""
+    """All checks, the agent's among them, in the order in which a person reads them. Never raises."""
     around.ask()
     with ThreadPoolExecutor(max_workers=len(CHECKS) + 1, thread_name_prefix="check") as pool:
         agents = pool.submit(_agents_half, around)

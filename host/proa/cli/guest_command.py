@@ -12,7 +12,7 @@ from proa_guest import wire
 
 
 def output_of(client: AgentClient, name: str, argv: tuple[str, ...], *, timeout: float, most: int) -> bytes:
-    """The last `most` bytes of what `argv` writes. Raises ProaError, `guest-silent` after `timeout` seconds."""
+    """The last `most` bytes of what `argv` writes. Raises ProaError, `guest-silent` after `timeout` s."""
     out = bytearray()
     frames = wire.Frames()
     deadline = time.monotonic() + timeout

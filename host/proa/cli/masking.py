@@ -92,16 +92,21 @@ class Mask:
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, dict):
-            if key in _PAIRS or key in _VALUES or looks_secret(name):
-                return {self.text(str(inner)): MASKED for inner in value}
-            return {self.text(str(inner)): self.data(item, str(inner)) for inner, item in value.items()}
+            whole = key in _PAIRS or key in _VALUES or looks_secret(name)
+            return {
+                self.text(str(inner)): MASKED if whole else self.data(item, str(inner))
+                for inner, item in value.items()
+            }
         if looks_secret(name):
             return MASKED if value else value
         if isinstance(value, list):
             return self._list(value, key, name)
-        if isinstance(value, str):
-            return self._first_word(value) if key in _WORDS else self.text(value)
-        return value if isinstance(value, (int, float)) else self.text(str(value))
+        return self._scalar(value, key)
+
+    def _scalar(self, value: object, key: str) -> object:
+        if isinstance(value, (int, float)):
+            return value
+        return self._first_word(str(value)) if key in _WORDS else self.text(str(value))
 
     def _list(self, items: list[object], key: str, name: str) -> object:
         if key in _PAIRS or key in _VALUES:

@@ -6,11 +6,10 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from proa.agent import spawn
-from proa.agent.client import AgentClient
 from proa.cli.common import plain, progress, reach_agent
 from proa.cli.environment import machine_names
 from proa.cli.reset_plan import Item, Plan, plan
@@ -20,6 +19,9 @@ from proa.model.sizes import GIB, MIB
 from proa.system.files import explain, remove_tree
 from proa.system.locks import FileLock, is_held
 from proa.system.paths import OURS, Places
+
+if TYPE_CHECKING:
+    from proa.agent.client import AgentClient
 
 Say = Callable[[Progress], None]
 
@@ -48,6 +50,8 @@ def reset_verb(keep_data: bool, yes: bool) -> None:
         _confirm(keep_data)
     with progress() as say:
         _end_machines(places, names, keep_data, say)
+        from proa.agent import spawn  # here, as completing a word imports this module
+
         say(Progress(step="agent", message="ending the agent"))
         spawn.replace(places)
         # What is there now counts: deleting the machines took theirs with them.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Protocol
 
 from proa.link.stream import LinkStream, gone
 from proa.model.errors import ProaError
@@ -13,7 +14,11 @@ from proa_guest import wire
 MOST_OUTPUT = 1 << 20  # bytes that are read whole
 HIGH = 32  # pieces that wait for a slow reader before the guest has to
 
-Open = Callable[..., Awaitable[LinkStream]]
+
+class Open(Protocol):
+    """Opens a stream to a target in the guest: a pool's or a machine's."""
+
+    async def __call__(self, target: str, *, extra: Mapping[str, object] | None = None) -> LinkStream: ...
 
 
 class _OutputReader(asyncio.Protocol):
@@ -52,7 +57,7 @@ class _OutputReader(asyncio.Protocol):
 @asynccontextmanager
 async def command_pieces(open_stream: Open, argv: Sequence[str]) -> AsyncIterator[AsyncIterator[bytes]]:
     """What `argv` writes to its standard output in the guest; it is ended with the block."""
-    stream = await open_stream("exec", {"argv": list(argv)})
+    stream = await open_stream("exec", extra={"argv": list(argv)})
     reader = _OutputReader()
     stream.attach(reader)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -68,7 +68,7 @@ class Patient:
         images = self.agent.images
         return images.get(config.image) if config and config.image else images.newest()
 
-    async def open(self, target: str, extra: dict[str, object] | None = None) -> LinkStream:
+    async def open(self, target: str, *, extra: Mapping[str, object] | None = None) -> LinkStream:
         return await self.agent.get(self.name).machine.open_stream(target, extra)
 
 

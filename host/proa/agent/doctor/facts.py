@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from proa.agent.doctor.judge import Target
-from proa.link.output import command_output
-from proa.link.stream import LinkStream
+from proa.link.output import Open, command_output
 from proa.model.errors import ProaError
 from proa.ports.engine_api import EngineApi
 
 ASK_TIMEOUT = 8.0  # seconds; an emulated guest under load needs two for a process
 LOOK_UP = "5"  # seconds that the guest's resolver may take
-
-Open = Callable[..., Awaitable[LinkStream]]
 
 
 async def clock(open_stream: Open) -> tuple[float, float, float]:

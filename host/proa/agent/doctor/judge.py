@@ -110,7 +110,7 @@ class Target:
 
 
 def targets(info: dict[str, Any]) -> tuple[Target, ...]:
-    """Where the engine connects to for a pull, from its own `/info`: its proxy, or mirrors, or its registry."""
+    """Where a pull connects to, from the engine's own `/info`: its proxy, or mirrors, or its registry."""
     proxies = [info.get("HttpsProxy"), info.get("HttpProxy")]
     if found := _targets("the proxy", proxies):
         return found
