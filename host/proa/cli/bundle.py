@@ -36,9 +36,10 @@ import msgspec
 
 from proa import __version__
 from proa.agent.client import ask_socket
-from proa.cli.environment import Surroundings, docker_config, examine, machine_names
+from proa.cli.common import machine_names
+from proa.cli.environment import Surroundings, docker_config, examine
 from proa.cli.guest_command import output_of
-from proa.cli.masking import Mask, secrets_in
+from proa.cli.masking import MASKED, Mask, secrets_in
 from proa.model.api import LOG_SOURCES
 from proa.model.errors import ProaError
 from proa.system.locks import is_held
@@ -60,6 +61,7 @@ DOCKER = {
     "ps.json": "/containers/json?all=1",
     "df.json": "/system/df",
 }
+_DOCKER_KEYS = ("currentContext", "credsStore", "credHelpers", "auths", "proxies")
 _OWN_VARIABLES = (
     "PROA_",
     "DOCKER_",
@@ -151,7 +153,7 @@ def collect(around: Surroundings, say: Say) -> Bundle:
         bundle.lack("status.json", around.problem)
     bundle.add_data("versions.json", _versions(around))
     bundle.add_data("host.json", _host(around))
-    bundle.add_data("docker-config.json", docker_config(around.environ))
+    bundle.add_data("docker-config.json", _of_use(docker_config(around.environ)))
     say("reading logs and settings")
     _add_logs(bundle, around)
     for name in machine_names(around.places.machines):
@@ -330,6 +332,11 @@ def _host(around: Surroundings) -> dict[str, object]:
         },
         "variables": _variables(around.environ),
     }
+
+
+def _of_use(config: dict[str, object]) -> dict[str, object]:
+    """The Docker CLI's config: what it is known to say; of all else that it is there."""
+    return {key: value if key in _DOCKER_KEYS else MASKED for key, value in config.items()}
 
 
 def _release() -> str:

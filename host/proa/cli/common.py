@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -40,6 +41,23 @@ def machine_name(given: str | None) -> str:
     if given is None:
         given = os.environ.get("PROA_MACHINE") or DEFAULT_MACHINE
     return check_name(given)
+
+
+def machine_names(folder: Path) -> list[str]:
+    """Names of the machines on disk, sorted; for those who must not start an agent to know them."""
+    try:
+        entries = [entry.name for entry in folder.iterdir() if entry.is_dir()]
+    except OSError:
+        return []
+    return sorted(name for name in entries if _is_name(name))
+
+
+def _is_name(name: str) -> bool:
+    try:
+        check_name(name)
+    except ProaError:
+        return False
+    return True
 
 
 def agent() -> AgentClient:

@@ -67,13 +67,13 @@ def source(shell: str) -> str:
 
 def machine_items(incomplete: str) -> list[CompletionItem]:
     """Machines on disk whose names begin so."""
+    from proa.cli.common import machine_names
     from proa.model.errors import ProaError
     from proa.system.paths import Places
 
     try:
-        folder = Places.current().machines
-        names = sorted(entry.name for entry in folder.iterdir() if (entry / "machine.toml").exists())
-    except (OSError, ProaError):
+        names = machine_names(Places.current().machines)
+    except ProaError:
         return []
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 

@@ -16,13 +16,13 @@ from pathlib import Path
 
 from proa.agent.client import AgentClient
 from proa.cli import doctor_judge as judge
+from proa.cli.common import machine_names
 from proa.cli.docker import choose, find_program, image_cli, plugin_missing
 from proa.cli.doctor_judge import SocketFacts, Tool
 from proa.model.api import AgentInfo
 from proa.model.doctor import AGENT_CHECKS, ORDER, CheckResult, Verdict, fail, named, skip
 from proa.model.errors import ProaError
 from proa.model.machine import MachineState, MachineStatus
-from proa.model.names import check_name
 from proa.system.files import read_bytes
 from proa.system.locks import is_held
 from proa.system.memory import available_memory, free_disk, total_memory
@@ -64,23 +64,6 @@ class Surroundings:
 
     def machine_names(self) -> list[str]:
         return machine_names(self.places.machines)
-
-
-def machine_names(folder: Path) -> list[str]:
-    """Names of the machines on disk, sorted; for those who must not start an agent to know them."""
-    try:
-        entries = [entry.name for entry in folder.iterdir() if entry.is_dir()]
-    except OSError:
-        return []
-    return sorted(name for name in entries if _is_name(name))
-
-
-def _is_name(name: str) -> bool:
-    try:
-        check_name(name)
-    except ProaError:
-        return False
-    return True
 
 
 def _agent(around: Surroundings) -> Verdict:

@@ -51,13 +51,12 @@ _TOKEN = re.compile(
     r"|\bgithub_pat_\w{20,}|\bglpat-[\w-]{16,}|\bAKIA[0-9A-Z]{16}\b|\bSWMTKN-[\w-]{20,}|\bdckr_[a-z]+_[\w-]{16,}"
 )
 
-_PAIRS = frozenset({"env", "environment"})  # lists of NAME=VALUE, or tables
-_VALUES = frozenset(
-    {"labels", "options", "driveropts", "auths"}
-)  # tables whose values are the user's own words
-_WORDS = frozenset(
-    {"command", "cmd", "entrypoint", "args", "path"}
-)  # what is run: its first word says enough
+# Lists of NAME=VALUE, or tables of them.
+_PAIRS = frozenset({"env", "environment"})
+# Tables whose values are the user's own words.
+_VALUES = frozenset({"labels", "options", "driveropts", "auths", "httpheaders"})
+# What is run: its first word says enough.
+_WORDS = frozenset({"command", "cmd", "entrypoint", "args", "path"})
 
 
 def looks_secret(name: str) -> bool:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from proa.cli.common import plain, progress, reach_agent
-from proa.cli.environment import machine_names
+from proa.cli.common import machine_names, plain, progress, reach_agent
 from proa.cli.reset_plan import Item, Plan, plan
 from proa.model.api import Progress, StopRequest
 from proa.model.errors import ProaError

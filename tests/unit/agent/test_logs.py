@@ -27,7 +27,7 @@ async def test_following_survives_a_rotation_and_loses_nothing(tmp_path: Path) -
     log.write_text("one\n")
     stream = read(log, 5, follow=True)
     assert await _next(stream) == b"one\n"
-    waiting = asyncio.ensure_future(_next(stream))  # noqa: TID251
+    waiting = asyncio.ensure_future(_next(stream))
     await asyncio.sleep(0)
     with log.open("a") as file:
         file.write("two\n")
@@ -43,7 +43,7 @@ async def test_following_survives_a_rotation_and_loses_nothing(tmp_path: Path) -
 async def test_following_survives_a_cut_and_waits_for_a_file_that_is_not_there_yet(tmp_path: Path) -> None:
     log = tmp_path / "x.log"
     stream = read(log, 5, follow=True)
-    waiting = asyncio.ensure_future(_next(stream))  # noqa: TID251
+    waiting = asyncio.ensure_future(_next(stream))
     await asyncio.sleep(0.05)
     log.write_text("first, and long\n")
     assert await waiting == b"first, and long\n"

@@ -18,7 +18,8 @@ DOCKER = """\
 #!/bin/sh
 test "$1" = __complete || exit 1
 shift
-printf '%s\\tit was said to docker\\n' "said:$(echo "$DOCKER_HOST" | grep -o '[a-z]*/docker.sock'):$*" | tr ' ' '_'
+host=$(echo "$DOCKER_HOST" | grep -o '[a-z]*/docker.sock')
+printf '%s\\tit was said to docker\\n' "said:$host:$*" | tr ' ' '_'
 echo :4
 """
 ASK = """
@@ -107,8 +108,12 @@ def test_a_script_for_every_shell(home: Home, shell: str) -> None:
 
 @pytest.mark.parametrize("words", ["proa st", "proa start ", "proa docker ru"])
 def test_a_tab_imports_little(home: Home, words: str) -> None:
-    """150 ms is the budget; what costs most is not to be among its modules (a clock would tell of the load)."""
-    script = "import sys; from proa.cli.entry import main\ntry: main()\nfinally: print(*sys.modules, file=sys.stderr)"
+    """150 ms is the budget: what costs most is not imported (a clock would tell of the machine's load)."""
+    script = (
+        "import sys; from proa.cli.entry import main\n"
+        "try: main()\n"
+        "finally: print(*sys.modules, file=sys.stderr)"
+    )
     environ = {**home.environ, "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
     done = subprocess.run(
         [sys.executable, "-c", script],
