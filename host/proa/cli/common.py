@@ -33,7 +33,7 @@ def _machines(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
 
 
 name_argument = click.argument("name", required=False, shell_complete=_machines)
-json_option = click.option("--json", "as_json", is_flag=True, help="For scripts.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print it as JSON, for scripts.")
 
 
 def machine_name(given: str | None) -> str:

@@ -21,7 +21,7 @@ from proa.model.api import LOG_SOURCES
     help="Whose log: Proa's agent, the guest's console, the Docker engine, containerd, the guest agent.",
 )
 @click.option(
-    "-n", "--lines", type=click.IntRange(0, 10_000), default=100, show_default=True, help="How many."
+    "-n", "--lines", type=click.IntRange(0, 10_000), default=100, show_default=True, help="How many lines."
 )
 def logs_verb(name: str | None, follow: bool, source: str, lines: int) -> None:
     """The last lines of a log; of a machine that was stopped, what was kept of it.

@@ -79,12 +79,18 @@ class Verbs(click.Group):
 
 @click.group(
     cls=Verbs,
+    subcommand_metavar="VERB [NAME] ...",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Example:  proa start && proa docker run -d -p 8080:80 proa/welcome",
 )
-@click.option("--debug", is_flag=True, help="Show where an error comes from.")
+@click.option("--debug", is_flag=True, help="Show where in Proa an error comes from; stands before the verb.")
 def proa(debug: bool) -> None:
-    """Docker containers in a small virtual machine of your own."""
+    """Docker containers in a small virtual machine of your own.
+
+    A verb is about the machine NAME; without one about PROA_MACHINE's, or the one called `default`.
+    Everything is kept below PROA_HOME where it is set, else in your system's usual folders.
+    Something is wrong? `proa doctor` says what, and what to do.
+    """
 
 
 def run(argv: list[str]) -> int:

@@ -32,7 +32,7 @@ Say = Callable[[Progress], None]
     help="Keep machines with their disks and settings, and guest images; remove only what can be made"
     " anew: sockets, locks, caches, logs.",
 )
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask, for scripts.")
 def reset_verb(keep_data: bool, yes: bool) -> None:
     """Remove what Proa keeps on this computer, and end its agent. It says first what will go, and asks.
 
