@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -120,3 +121,29 @@ def test_a_reset_leaves_what_is_not_proas(home: Home) -> None:
     (home.folder / "mine").write_text("precious")
     home.ok("reset", "--yes")
     assert [entry.name for entry in home.folder.iterdir() if not entry.name.startswith(".")] == ["mine"]
+
+
+def test_no_secret_of_the_user_comes_into_a_bundle(home: Home, tmp_path: Path) -> None:
+    home.ok("create", "default")
+    (home.folder / "run/default").mkdir(exist_ok=True)
+    (home.folder / "run/default/link.key").write_bytes(bytes(range(100, 132)))
+    with (home.folder / "machines/default/machine.toml").open("a") as toml:
+        toml.write(
+            'labels = ["token=canary1"]\n[daemon.proxies]\nhttp-proxy = "http://u:canary2@p.example:1"\n'
+        )
+    with (home.folder / "logs/agent.log").open("a") as log:
+        log.write(f"plain canary2 and canary3 and {bytes(range(100, 132)).hex()}\n")
+    auth = base64.b64encode(b"user:canary3").decode()
+    config = {"auths": {"r.example": {"auth": auth}}, "HttpHeaders": {"X-Key": "canary4"}, "new": "canary5"}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "currentContext": "mine"}))
+    output = tmp_path / "b.tar.gz"
+    proxy = "http://u:canary6@p:1"
+    home.ok("diagnose", "-o", str(output), DOCKER_CONFIG=str(tmp_path), HTTPS_PROXY=proxy, DOCKER_X="canary6")
+    with tarfile.open(output) as archive:
+        files = {member.name: archive.extractfile(member) for member in archive}
+        content = {name: file.read().decode() for name, file in files.items() if file is not None}
+    for name, text in content.items():
+        for planted in ("canary", auth, bytes(range(100, 132)).hex()):
+            assert planted not in text, (name, text)
+    assert '"mine"' in content["proa-diagnose/docker-config.json"]
+    assert "HTTPS_PROXY" in content["proa-diagnose/host.json"]
