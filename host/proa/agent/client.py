@@ -27,6 +27,7 @@ from proa.model.api import (
     Progress,
     StopRequest,
 )
+from proa.model.doctor import CheckResult
 from proa.model.errors import ProaError
 from proa.model.machine import MachineOptions, MachineStatus, PublishedPort
 from proa.model.problem import Problem
@@ -35,6 +36,8 @@ from proa.system.paths import Places
 T = TypeVar("T")
 
 ANSWER_TIMEOUT = 30.0  # seconds for a question; long work has none, it says that it goes on
+MOST_BODY = 16 << 20  # bytes of an answer
+DOCTOR_TIMEOUT = 60.0  # its checks are bounded by themselves
 
 
 class _Connection(http.client.HTTPConnection):
@@ -52,11 +55,29 @@ class _Connection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
+def ask_socket(path: Path, target: str, timeout: float) -> bytes:
+    """The body of GET `target` from an HTTP server at a Unix socket (the engine's). Raises ProaError."""
+    connection = _Connection(path, timeout)
+    try:
+        connection.request("GET", target, headers={"Host": "docker"})
+        response = connection.getresponse()
+        body = response.read(MOST_BODY)
+    except (OSError, http.client.HTTPException) as error:
+        raise ProaError("socket-silent", f"nobody answers at {path}", why=str(error)) from error
+    finally:
+        connection.close()
+    if response.status >= 400:
+        told = body[:300].decode("utf-8", "replace")
+        raise ProaError("socket-refused", f"{target} was refused", why=f"status {response.status}: {told}")
+    return body
+
+
 class AgentClient:
     """One conversation with the agent. Every method raises ProaError where it fails."""
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, places: Places, timeout: float = ANSWER_TIMEOUT) -> None:
         self._path = places.agent_socket
+        self._timeout = timeout
 
     def __enter__(self) -> AgentClient:
         return self
@@ -77,8 +98,8 @@ class AgentClient:
             raise _gone(error) from error
         return response
 
-    def _get(self, path: str, kind: type[T]) -> T:
-        with contextlib.closing(self._ask("GET", path)) as response:
+    def _get(self, path: str, kind: type[T], timeout: float | None = None) -> T:
+        with contextlib.closing(self._ask("GET", path, timeout=timeout or self._timeout)) as response:
             try:
                 return msgspec.json.decode(response.read(), type=kind)
             except (OSError, http.client.HTTPException, msgspec.MsgspecError) as error:
@@ -95,6 +116,10 @@ class AgentClient:
 
     def ports(self, name: str) -> list[PublishedPort]:
         return self._get(_machine(name, "ports"), list[PublishedPort])
+
+    def doctor(self, name: str) -> list[CheckResult]:
+        """What the agent's checks found; they need a while where a guest does not answer."""
+        return self._get(_machine(name, "doctor"), list[CheckResult], DOCTOR_TIMEOUT)
 
     def known(self, name: str) -> None:
         """Raise ProaError `machine-unknown` unless there is such a machine."""
@@ -136,7 +161,7 @@ class AgentClient:
     def logs(self, name: str, source: str, lines: int, follow: bool) -> Iterator[bytes]:
         """A log in pieces; with `follow` without an end."""
         query = urlencode({"source": source, "lines": lines, "follow": int(follow)})
-        timeout = None if follow else ANSWER_TIMEOUT
+        timeout = None if follow else self._timeout
         with contextlib.closing(
             self._ask("GET", f"{_machine(name, 'logs')}?{query}", timeout=timeout)
         ) as response:
@@ -146,9 +171,9 @@ class AgentClient:
             except (OSError, http.client.HTTPException) as error:
                 raise _gone(error) from error
 
-    def execute(self, name: str, request: ExecRequest) -> socket.socket:
+    def execute(self, name: str, request: ExecRequest, timeout: float | None = None) -> socket.socket:
         """A socket that speaks the link's exec frames with a command in the guest."""
-        connection = _Connection(self._path, None)
+        connection = _Connection(self._path, timeout)
         body = msgspec.json.encode(request)
         try:
             connection.connect()

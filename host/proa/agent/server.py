@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,10 @@ from aiohttp import web
 
 from proa import __version__
 from proa.agent.answers import LongWork, as_json, problems
+from proa.agent.routes.diagnosis import DiagnosisRoutes
 from proa.agent.routes.machines import MachineRoutes
 from proa.model.api import API_VERSION, AgentInfo
+from proa.system.memory import own_memory
 from proa.system.sockets import listen_private
 
 if TYPE_CHECKING:
@@ -27,12 +30,14 @@ class ApiServer:
         self._agent = agent
         self._path = path
         self._work = LongWork()
+        self._began = time.monotonic()
         self._runner: web.AppRunner | None = None
 
     async def open(self) -> None:
         app = web.Application(middlewares=[problems], client_max_size=MOST_BODY)
         app.add_routes([web.get("/v1/agent", self._info)])
         app.add_routes(MachineRoutes(self._agent, self._work).table())
+        app.add_routes(DiagnosisRoutes(self._agent).table())
         # Work in progress ends with the agent, not after a grace period: machines are adopted again.
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
@@ -46,4 +51,12 @@ class ApiServer:
 
     async def _info(self, request: web.Request) -> web.Response:
         count = len(self._agent.names())
-        return as_json(AgentInfo(version=__version__, api=API_VERSION, pid=os.getpid(), machines=count))
+        info = AgentInfo(
+            version=__version__,
+            api=API_VERSION,
+            pid=os.getpid(),
+            machines=count,
+            uptime=round(time.monotonic() - self._began, 1),
+            memory=own_memory(),
+        )
+        return as_json(info)

@@ -7,19 +7,33 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from proa.agent.client import AgentClient, ensure_agent
+from proa.model.errors import ProaError
 from proa.model.names import DEFAULT_MACHINE, check_name
+from proa.system.locks import is_held
 from proa.system.paths import Places
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from proa.agent.client import AgentClient
     from proa.model.api import Progress
 
-name_argument = click.argument("name", required=False)
-json_option = click.option("--json", "as_json", is_flag=True, help="For scripts.")
+PATIENCE = 5.0  # seconds for an agent that a doctor asks how it is
+
+
+def _machines(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from proa.cli.completion import machine_items
+
+    return machine_items(incomplete)
+
+
+name_argument = click.argument("name", required=False, shell_complete=_machines)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print it as JSON, for scripts.")
 
 
 def machine_name(given: str | None) -> str:
@@ -29,8 +43,61 @@ def machine_name(given: str | None) -> str:
     return check_name(given)
 
 
+def machine_names(folder: Path) -> list[str]:
+    """Names of the machines on disk, sorted; for those who must not start an agent to know them."""
+    try:
+        entries = [entry.name for entry in folder.iterdir() if entry.is_dir()]
+    except OSError:
+        return []
+    return sorted(name for name in entries if _is_name(name))
+
+
+def _is_name(name: str) -> bool:
+    try:
+        check_name(name)
+    except ProaError:
+        return False
+    return True
+
+
 def agent() -> AgentClient:
+    """The agent, started where it is not there. Raises ProaError `agent-did-not-start` …"""
+    # Imported when used: whoever only completes a word or reads a help needs no client.
+    from proa.agent.client import ensure_agent
+
     return ensure_agent(Places.current())
+
+
+def reach_agent(places: Places) -> tuple[AgentClient | None, ProaError | None]:
+    """The agent, or why it is not there; for verbs that must help exactly then. Never raises ProaError.
+
+    An agent that holds its lock and does not answer is left alone: it is not ours to judge why.
+    """
+    from proa.agent.client import AgentClient, ensure_agent
+
+    try:
+        AgentClient(places, timeout=PATIENCE).info()
+    except ProaError as error:
+        if is_held(places.agent_lock):
+            return None, _silent_agent(places, error)
+    try:
+        return ensure_agent(places), None
+    except ProaError as error:
+        return None, error
+
+
+def _silent_agent(places: Places, error: ProaError) -> ProaError:
+    try:
+        pid = places.agent_lock.read_text().strip()
+    except OSError:
+        pid = ""
+    pid = pid if pid.isdecimal() else "?"
+    return ProaError(
+        "agent-silent",
+        f"the agent is there and does not answer (pid {pid})",
+        why=error.why or error.message,
+        hint=f"end it, machines go on running: kill {pid} (or kill -9 {pid}); the next verb starts a new one",
+    )
 
 
 def plain(text: str) -> str:

@@ -96,11 +96,11 @@ def _wake_agent(name: str, socket: str) -> None:
 
 def choose(argv: list[str], environ: Mapping[str, str]) -> tuple[str, list[str]]:
     """The program to become and its arguments: the host's Docker CLI, or what came with the guest image."""
-    docker = _which("docker", environ.get("PATH", os.defpath))
+    docker = find_program("docker", environ.get("PATH", os.defpath))
     plugin = _PLUGINS.get(argv[0]) if argv else None
-    if docker is not None and (plugin is None or not _plugin_missing(argv[0], plugin[0], environ)):
+    if docker is not None and (plugin is None or not plugin_missing(argv[0], plugin[0], environ)):
         return docker, argv
-    ours = _image_cli(environ)
+    ours = image_cli(environ)
     if plugin is not None and ours:
         name, words = plugin
         standalone = os.path.join(ours, "cli-plugins", name)
@@ -118,7 +118,7 @@ def choose(argv: list[str], environ: Mapping[str, str]) -> tuple[str, list[str]]
     return docker, argv
 
 
-def _which(name: str, path: str) -> str | None:
+def find_program(name: str, path: str) -> str | None:
     """The first program of that name in an absolute entry: never one of the current folder."""
     for folder in path.split(os.pathsep):
         candidate = os.path.join(folder, name)
@@ -127,7 +127,7 @@ def _which(name: str, path: str) -> str | None:
     return None
 
 
-def _plugin_missing(word: str, name: str, environ: Mapping[str, str]) -> bool:
+def plugin_missing(word: str, name: str, environ: Mapping[str, str]) -> bool:
     """True where the host's Docker CLI would not find that plugin."""
     if word == "build" and environ.get("DOCKER_BUILDKIT") == "0":
         return False
@@ -136,7 +136,7 @@ def _plugin_missing(word: str, name: str, environ: Mapping[str, str]) -> bool:
     return not any(os.access(os.path.join(folder, name), os.X_OK) for folder in folders)
 
 
-def _image_cli(environ: Mapping[str, str]) -> str | None:
+def image_cli(environ: Mapping[str, str]) -> str | None:
     """The folder `cli` of the newest guest image."""
     home = home_folder(environ)
     if home:

@@ -1,4 +1,4 @@
-"""`proa logs`: what the agent, the guest's console or the engine wrote."""
+"""`proa logs`: what the agent, the guest's console, the engine, containerd or the guest agent wrote."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import click
 
 from proa.cli.common import agent, machine_name, name_argument
+from proa.model.api import LOG_SOURCES
 
 
 @click.command(epilog="Example:  proa logs -f --source engine")
@@ -14,16 +15,20 @@ from proa.cli.common import agent, machine_name, name_argument
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on.")
 @click.option(
     "--source",
-    type=click.Choice(["agent", "console", "engine"]),
+    type=click.Choice(LOG_SOURCES),
     default="console",
     show_default=True,
-    help="Whose log.",
+    help="Whose log: Proa's agent, the guest's console, the Docker engine, containerd, the guest agent.",
 )
 @click.option(
-    "-n", "--lines", type=click.IntRange(0, 10_000), default=100, show_default=True, help="How many."
+    "-n", "--lines", type=click.IntRange(0, 10_000), default=100, show_default=True, help="How many lines."
 )
 def logs_verb(name: str | None, follow: bool, source: str, lines: int) -> None:
-    """The last lines of a log."""
+    """The last lines of a log; of a machine that was stopped, what was kept of it.
+
+    The logs of the engine, containerd and the guest agent lie in the guest: they need a machine that
+    runs, or one that was stopped in order.
+    """
     terminal = sys.stdout.isatty()
     with agent() as client:
         for chunk in client.logs(machine_name(name), source, lines, follow):

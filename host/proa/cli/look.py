@@ -90,7 +90,7 @@ def list_verb(as_json: bool) -> None:
 @click.command(epilog="Example:  proa ports --json")
 @json_option
 def ports_verb(as_json: bool) -> None:
-    """Published ports of the machine (PROA_MACHINE picks another)."""
+    """Published ports of the machine and where they are on this computer (PROA_MACHINE picks another)."""
     with agent() as client:
         ports = client.ports(machine_name(None))
     if as_json:
@@ -115,7 +115,7 @@ def ports_verb(as_json: bool) -> None:
 
 @click.command(epilog='Example:  eval "$(proa env)"')
 @name_argument
-@click.option("--unset", is_flag=True, help="Take it back.")
+@click.option("--unset", is_flag=True, help="Print the line that takes it back.")
 def env_verb(name: str | None, unset: bool) -> None:
     """Print the line that lets docker, compose and others in this shell find the engine."""
     socket = f"unix://{Places.current().machine(machine_name(name)).engine_socket}"

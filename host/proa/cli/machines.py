@@ -35,7 +35,11 @@ def _say_ready(status: MachineStatus) -> None:
 @click.command(epilog="Example:  proa stop --force")
 @name_argument
 @click.option("--cold", is_flag=True, help="Power off (which every stop does so far).")
-@click.option("--force", is_flag=True, help="End it at once; containers are not asked.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="End it at once: containers are not asked, what they have not written is lost.",
+)
 def stop_verb(name: str | None, cold: bool, force: bool) -> None:
     """Power a machine off: containers, engine, disk, in order. It stays stopped until it is started."""
     machine = machine_name(name)
@@ -58,8 +62,8 @@ def restart_verb(name: str | None, cold: bool) -> None:
 @click.command(epilog="Example:  proa create work --cpus 2 --memory 4GiB --disk 100GiB")
 @click.argument("name")
 @click.option("--cpus", type=int, help="Processors (default 1).")
-@click.option("--memory", help="Memory (default 2GiB).")
-@click.option("--disk", help="The most its disk may grow to (default 60GiB).")
+@click.option("--memory", metavar="SIZE", help="Memory, for example 4GiB (default 2GiB).")
+@click.option("--disk", metavar="SIZE", help="The most its disk may grow to (default 60GiB).")
 @click.option("--driver", help="The hypervisor's driver (default qemu).")
 @click.option("--image", help="A guest image's id (default: the newest).")
 def create_verb(
@@ -81,7 +85,7 @@ def create_verb(
 
 @click.command(epilog="Example:  proa delete work --yes")
 @name_argument
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask, for scripts.")
 def delete_verb(name: str | None, yes: bool) -> None:
     """Remove a machine with its images, containers and volumes."""
     machine = machine_name(name)

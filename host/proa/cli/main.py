@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from proa.model.errors import ProaError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 # Verb -> its module in this package, and the line that `proa --help` shows.
 VERBS = {
@@ -25,7 +28,11 @@ VERBS = {
     "version": ("look", "Versions of Proa, its agent and the engine."),
     "docker": ("handover", "Run the Docker CLI against the engine."),
     "shell": ("shell", "A shell, or a command, in the guest."),
-    "logs": ("logs", "The log of the agent, the console or the engine."),
+    "logs": ("logs", "The log of the agent, the console, the engine, containerd or the guest agent."),
+    "doctor": ("doctor", "Check everything between this computer and a container, and say what to do."),
+    "diagnose": ("diagnose", "Write what a helper needs to see into one file, without secrets."),
+    "reset": ("reset", "Remove what Proa keeps on this computer; asks first."),
+    "completion": ("completion", "Print what lets your shell complete proa's words."),
     "agent": ("handover", "Run the agent in the foreground."),
 }
 LOG_LINES = 8
@@ -49,6 +56,15 @@ class Verbs(click.Group):
         with formatter.section("Verbs"):
             formatter.write_dl([(verb, text) for verb, (_, text) in VERBS.items()])
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Verbs that begin so, from the table: a TAB waits for no import."""
+        from click.shell_completion import CompletionItem
+
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        found = [(verb, text) for verb, (_, text) in VERBS.items() if verb.startswith(incomplete)]
+        return [CompletionItem(verb, help=text) for verb, text in found]
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -63,16 +79,26 @@ class Verbs(click.Group):
 
 @click.group(
     cls=Verbs,
+    subcommand_metavar="VERB [NAME] ...",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Example:  proa start && proa docker run -d -p 8080:80 proa/welcome",
 )
-@click.option("--debug", is_flag=True, help="Show where an error comes from.")
+@click.option("--debug", is_flag=True, help="Show where in Proa an error comes from; stands before the verb.")
 def proa(debug: bool) -> None:
-    """Docker containers in a small virtual machine of your own."""
+    """Docker containers in a small virtual machine of your own.
+
+    A verb is about the machine NAME; without one about PROA_MACHINE's, or the one called `default`.
+    Everything is kept below PROA_HOME where it is set, else in your system's usual folders.
+    Something is wrong? `proa doctor` says what, and what to do.
+    """
 
 
 def run(argv: list[str]) -> int:
     """Run one verb; its exit status: 0 done, 1 failed with a problem, 2 wrong usage."""
+    if instruction := os.environ.get("_PROA_COMPLETE"):
+        from proa.cli.completion import respond
+
+        return respond(proa, instruction)
     try:
         result = proa.main(argv, prog_name="proa", standalone_mode=False)
     except ProaError as error:

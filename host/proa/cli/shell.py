@@ -24,9 +24,9 @@ CHUNK = 32 << 10
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
     epilog="Example:  proa shell -- uname -a",
 )
-@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[NAME] [-- COMMAND...]")
 def shell_verb(words: tuple[str, ...]) -> int:
-    """A shell in the guest, or the command behind `--`. Usage: proa shell [NAME] [-- COMMAND...]
+    """A shell in the guest, as root, or the command behind `--`.
 
     The exit status is the command's own, 128 + n for signal n.
     """

@@ -96,6 +96,12 @@ class Driver(Protocol):
         Raises ProaError `qemu-missing`, `qemu-too-old` …
         """
 
+    async def inspect(self, kernel: Path | None) -> DriverInfo:
+        """What `probe` would find, as far as it is known without booting anything.
+
+        `accelerator` is empty where none was proved with `kernel` yet. Raises ProaError as `probe` does.
+        """
+
     async def make_disk(self, path: Path, size: int) -> None:
         """A new sparse data disk, made whole or not at all. Raises ProaError `disk-full` …"""
 

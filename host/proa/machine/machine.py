@@ -14,7 +14,7 @@ import msgspec
 from proa.drivers.base import BootSpec, Driver, ExitReason
 from proa.images.store import Image, ImageStore
 from proa.link.stream import LinkStream
-from proa.machine import guest_config, readiness
+from proa.machine import guest_config, last_logs, readiness
 from proa.machine.host_checks import check_room, check_sizes
 from proa.machine.lifecycle import Facts, derive
 from proa.machine.session import Session
@@ -225,6 +225,7 @@ class Machine:
         try:
             await self._finish_start(session, say)
         except ProaError:
+            await last_logs.keep(session, self.paths)
             await self._quit(session)
             raise
 
@@ -242,6 +243,7 @@ class Machine:
         else:
             await self._driver.make_disk(self.paths.data_disk, config.disk)
         make_private_folder(self.paths.runtime)
+        last_logs.forget(self.paths)
         lock = await self._take_lock()
         if lock is None:
             raise ProaError(
@@ -338,6 +340,7 @@ class Machine:
     async def _power_off(self, session: Session) -> None:
         """Ask the guest to end; whatever it answers, `_quit` comes after the bound."""
         accelerator = session.hypervisor.accelerator
+        await last_logs.keep(session, self.paths)
         try:
             async with asyncio.timeout(POWER_OFF_TIMEOUT.get(accelerator, POWER_OFF_TIMEOUT_HARDWARE)):
                 await session.control.poweroff()

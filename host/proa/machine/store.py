@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from proa.model.api import LOG_SOURCES
 from proa.model.errors import ProaError
 from proa.model.machine import CONFIG_VERSION, MachineConfig, MachineOptions
 from proa.model.names import check_name
@@ -142,7 +143,8 @@ class MachineStore:
             raise explain(error, f"remove {paths.folder}") from error
         remove_tree(doomed)
         remove_tree(paths.runtime)
-        for log in (paths.console_log, paths.console_log.with_name(paths.console_log.name + ".1")):
+        kept = [paths.kept_log(source) for source in LOG_SOURCES]
+        for log in (paths.console_log, paths.console_log.with_name(paths.console_log.name + ".1"), *kept):
             log.unlink(missing_ok=True)
 
     def sweep(self) -> None:

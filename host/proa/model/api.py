@@ -9,7 +9,8 @@ POST   /v1/machines/NAME/stop            StopRequest    -> lines of Message
 POST   /v1/machines/NAME/restart         StopRequest    -> lines of Message
 DELETE /v1/machines/NAME                 -> lines of Message
 GET    /v1/machines/NAME/ports           list[PublishedPort]
-GET    /v1/machines/NAME/logs?source=agent|console|engine&lines=N&follow=0|1   text, chunked
+GET    /v1/machines/NAME/doctor          list[CheckResult] (the agent's half of `proa doctor`)
+GET    /v1/machines/NAME/logs?source=S&lines=N&follow=0|1   text, chunked; S is one of LOG_SOURCES
 POST   /v1/machines/NAME/exec            ExecRequest, `Upgrade: proa-exec` -> 101 and exec frames
 
 A client may tell with any request, in the header `Proa-Docker`, what its shell has chosen (DockerChoice as
@@ -28,6 +29,8 @@ from proa.model.problem import Problem
 
 API_VERSION = 1
 DOCKER_HEADER = "Proa-Docker"
+# The engine's, containerd's and the guest agent's logs are in the guest; the others are on the host.
+LOG_SOURCES = ("agent", "console", "engine", "containerd", "guest")
 
 
 class AgentInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +38,8 @@ class AgentInfo(msgspec.Struct, frozen=True, kw_only=True):
     api: int
     pid: int
     machines: int
+    uptime: float = 0.0  # seconds
+    memory: int = 0  # bytes that are resident, 0 where the system does not tell us
 
 
 class DockerChoice(msgspec.Struct, frozen=True, kw_only=True):

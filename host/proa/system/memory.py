@@ -30,6 +30,29 @@ def total_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def available_memory() -> int | None:
+    """Bytes of memory that a new process could have now; None where the system does not tell us."""
+    if sys.platform != "linux":
+        return None
+    try:
+        rows = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    found = next((row.split() for row in rows if row.startswith("MemAvailable:")), [])
+    return int(found[1]) << 10 if len(found) > 1 else None
+
+
+def own_memory() -> int:
+    """Resident bytes of this process, 0 where the system does not tell us."""
+    if sys.platform != "linux":
+        return 0
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 def free_disk(path: Path) -> int:
     """Bytes that the user may still write on the disk that holds `path` (or its nearest parent)."""
     while not path.exists() and path != path.parent:

@@ -7,8 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from proa.system.files import make_private_folder
+from proa.system.files import make_private_folder, write_atomic
 from proa.system.roots import check_socket, engine_socket, home_folder, run_folder
+
+OURS = ".proa"  # in every folder that Proa itself made: what may be removed with all that is in it
+
+
+def mark_ours(folder: Path) -> None:
+    """Say that Proa made this folder, so that `proa reset` may remove it. Raises ProaError."""
+    write_atomic(folder / OURS, b"made by Proa; proa reset removes this folder\n")
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,10 @@ class MachinePaths:
     @property
     def console_log(self) -> Path:
         return self.logs / f"{self.name}-console.log"
+
+    def kept_log(self, source: str) -> Path:
+        """What was kept of a log in the guest (`engine`, `containerd`, `guest`) when the machine ended."""
+        return self.logs / f"{self.name}-{source}.log"
 
     @property
     def hypervisor_log(self) -> Path:
@@ -92,7 +103,10 @@ class Places:
         # Without PROA_HOME the runtime folder may lie below /tmp, where its parent must be ours as well.
         first = self.run.parent if self.home is None else self.home
         for folder in (first, self.data, self.cache, self.run, self.logs, self.images, self.machines):
+            new = not folder.exists()
             make_private_folder(folder)
+            if new:
+                mark_ours(folder)
 
     @property
     def images(self) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shlex
 import shutil
@@ -95,6 +94,8 @@ async def run_async(
     cwd: Path | None = None,
 ) -> Finished:
     """`run` without holding up the event loop."""
+    import asyncio  # not at the top: a command line that only runs a program pays nothing for it
+
     return await asyncio.to_thread(run, argv, timeout=timeout, input=input, env=env, cwd=cwd)
 
 
@@ -175,11 +176,15 @@ async def wait_end(identity: ProcessIdentity) -> None:
             os.close(handle)
         _reap(identity.pid)
         return
+    import asyncio
+
     while await asyncio.to_thread(alive, identity):  # noqa: ASYNC110  (the system has no event for this)
         await asyncio.sleep(POLL)
 
 
 async def _readable(handle: int) -> None:
+    import asyncio
+
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     loop.add_reader(handle, ended.set)

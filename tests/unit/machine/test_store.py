@@ -9,7 +9,7 @@ from proa.machine.store import MachineRecord, MachineStore
 from proa.model.errors import ProaError
 from proa.model.machine import MachineConfig, MachineOptions
 from proa.model.sizes import GIB
-from proa.system.paths import Places
+from proa.system.paths import OURS, Places
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_what_a_crash_left_is_swept_and_machines_are_not(store: MachineStore) ->
     (machines / ".old-gone").mkdir()
     (machines / "not a name").mkdir()
     store.sweep()
-    assert sorted(entry.name for entry in machines.iterdir()) == ["default", "not a name"]
+    assert sorted(entry.name for entry in machines.iterdir()) == [OURS, "default", "not a name"]
     assert store.names() == ("default",)
 
 

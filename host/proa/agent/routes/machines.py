@@ -10,6 +10,7 @@ from aiohttp import web
 
 from proa.agent import contexts, streams
 from proa.agent.answers import LongWork, Say, as_json, body_of
+from proa.agent.logs import logs
 from proa.model.api import ExecRequest, StopRequest
 from proa.model.machine import MachineOptions, MachineState, MachineStatus
 from proa.model.names import check_name
@@ -59,7 +60,7 @@ class MachineRoutes:
 
     async def _logs(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["name"]
-        return await streams.logs(request, lambda: self._agent.get(name), self._agent.places)
+        return await logs(request, lambda: self._agent.get(name), self._agent.places)
 
     async def _exec(self, request: web.Request) -> web.StreamResponse:
         wanted = await body_of(request, ExecRequest)

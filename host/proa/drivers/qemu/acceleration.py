@@ -76,17 +76,26 @@ def recall(cache: Path, mark: str) -> Remembered | None:
     return found if found.version == CACHE_VERSION and found.fingerprint == mark else None
 
 
+def known(qemu: Path, version: str, kernel: Path, cache: Path) -> DriverInfo | None:
+    """What was proved here with this kernel, without a boot; None where nothing was."""
+    try:
+        found = recall(cache, fingerprint(qemu, version, kernel))
+    except OSError:
+        return None  # the kernel is not there
+    return DriverInfo(version, found.accelerator, found.reason) if found else None
+
+
 async def choose(
     qemu: Path, version: str, kernel: Path, initrd: Path, cache: Path, progress: Callable[[str], None]
 ) -> DriverInfo:
     """The accelerator that boots `kernel` here, from memory or by trying."""
     mark = fingerprint(qemu, version, kernel)
-    known = recall(cache, mark)
-    if known is None:
+    found = recall(cache, mark)
+    if found is None:
         accelerator, reason = await _try_all(qemu, kernel, initrd, progress)
-        known = Remembered(CACHE_VERSION, mark, accelerator, reason)
-        write_atomic(cache, msgspec.json.encode(known))
-    return DriverInfo(version=version, accelerator=known.accelerator, reason=known.reason)
+        found = Remembered(CACHE_VERSION, mark, accelerator, reason)
+        write_atomic(cache, msgspec.json.encode(found))
+    return DriverInfo(version=version, accelerator=found.accelerator, reason=found.reason)
 
 
 async def _try_all(

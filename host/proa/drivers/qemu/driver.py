@@ -76,6 +76,12 @@ class QemuDriver:
         self._info = info
         return info
 
+    async def inspect(self, kernel: Path | None) -> DriverInfo:
+        qemu = self.find()
+        version = await self._version(qemu)
+        known = acceleration.known(qemu, version, kernel, self._cache) if kernel else None
+        return known or DriverInfo(version=version, accelerator="", reason="not proved yet")
+
     async def _version(self, qemu: Path) -> str:
         done = (await run_async([str(qemu), "--version"], timeout=20)).check("ask QEMU for its version")
         found = _VERSION.search(done.stdout.decode("utf-8", "replace"))
