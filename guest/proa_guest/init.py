@@ -50,7 +50,7 @@ class Init:
                 "dockerd", ["dockerd", f"--containerd={CONTAINERD}", f"--host=unix://{DOCKERD}"], "containerd"
             ),
         ]
-        self.probes = {
+        self.probes: dict[str, SocketProbe | BeatProbe] = {
             "agent": BeatProbe(setup.BEAT),
             "containerd": SocketProbe(CONTAINERD, "grpc"),
             "dockerd": SocketProbe(DOCKERD, "http"),

@@ -16,6 +16,7 @@ import msgspec
 from proa import __version__
 from proa.model.api import API_VERSION, AgentInfo, Done, ExecRequest, Failed, Message, Progress, StopRequest
 from proa.model.errors import ProaError
+from proa.model.events import Event
 from proa.model.machine import MachineOptions, MachineStatus, PublishedPort
 from proa.model.problem import Problem
 from proa.system.paths import Places
@@ -133,6 +134,17 @@ class AgentClient:
                     yield chunk
             except (OSError, http.client.HTTPException) as error:
                 raise _gone(error) from error
+
+    def events(self, lines: int, *, follow: bool = False, machine: str = "") -> Iterator[Event]:
+        """The newest `lines` events, oldest first; with `follow` without an end."""
+        query = urlencode({"lines": lines, "follow": int(follow), "machine": machine})
+        timeout = None if follow else ANSWER_TIMEOUT
+        with contextlib.closing(self._ask("GET", f"/v1/events?{query}", timeout=timeout)) as response:
+            for line in _lines(response):
+                try:
+                    yield msgspec.json.decode(line, type=Event)
+                except msgspec.MsgspecError as error:
+                    raise _gone(error) from error
 
     def execute(self, name: str, request: ExecRequest) -> socket.socket:
         """A socket that speaks the link's exec frames with a command in the guest."""

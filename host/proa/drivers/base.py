@@ -54,6 +54,13 @@ class ExitReason(enum.StrEnum):
     DIED = "died"  # killed or crashed
 
 
+class Stall(enum.StrEnum):
+    """Why the hypervisor paused a guest by itself; its failed writes are made again when it goes on."""
+
+    NO_SPACE = "no-space"  # the host's disk is full
+    FAILED = "failed"  # the host's disk refuses writes
+
+
 class Hypervisor(Protocol):
     """One running hypervisor process, made or adopted."""
 
@@ -71,6 +78,12 @@ class Hypervisor(Protocol):
 
     async def is_paused(self) -> bool:
         """True between `boot` and the first `resume`. Raises ProaError `hypervisor-silent`."""
+
+    async def stall(self) -> Stall | None:
+        """Why the guest stands still, where a write of its disk failed.
+
+        Raises ProaError `hypervisor-silent`.
+        """
 
     async def resume(self) -> None:
         """Let the guest run."""

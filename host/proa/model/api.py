@@ -10,6 +10,7 @@ POST   /v1/machines/NAME/restart         StopRequest    -> lines of Message
 DELETE /v1/machines/NAME                 -> lines of Message
 GET    /v1/machines/NAME/ports           list[PublishedPort]
 GET    /v1/machines/NAME/logs?source=agent|console|engine&lines=N&follow=0|1   text, chunked
+GET    /v1/events?lines=N&follow=0|1&machine=NAME     lines of Event; without `machine` of all
 POST   /v1/machines/NAME/exec            ExecRequest, `Upgrade: proa-exec` -> 101 and exec frames
 
 A request that fails before it streams answers 400 (usage), 404, 409 or 500 with a Problem.

@@ -76,9 +76,8 @@ class MachineRoutes:
         options = await body_of(request, MachineOptions)
 
         async def start(say: Say) -> MachineStatus:
-            if self._agent.find(name) is None:
-                await self._make(name, options, say)
-            return await self._agent.get(name).machine.start(say)
+            attendant = await self._agent.ensure(name, options, say)
+            return await attendant.machine.start(say)
 
         return await self._work.stream(request, name, start)
 
@@ -100,8 +99,7 @@ class MachineRoutes:
         machine = self._agent.get(request.match_info["name"]).machine
 
         async def delete(say: Say) -> MachineStatus:
-            await machine.delete(say)
-            await self._agent.forget(machine.name)
+            await self._agent.delete(machine.name, say)
             return MachineStatus(name=machine.name, state=MachineState.ABSENT)
 
         return await self._work.stream(request, machine.name, delete)
