@@ -218,7 +218,13 @@ def ensure_agent(places: Places) -> AgentClient:
 
     Raises ProaError `agent-did-not-start` with the last line of its log.
     """
-    places.make()
+    unwritable = None
+    try:
+        places.make()
+    except ProaError as error:
+        if error.code not in ("folder-not-writable", "disk-full"):
+            raise
+        unwritable = error  # an agent that is there can be asked all the same
     client = AgentClient(places)
     try:
         info: AgentInfo | None = client.info()
@@ -228,6 +234,8 @@ def ensure_agent(places: Places) -> AgentClient:
         info = None
     if info is not None and (info.version, info.api) == (__version__, API_VERSION):
         return client
+    if unwritable is not None:
+        raise unwritable
     # Imported only now: with the agent there, which is nearly always, a command starts faster without.
     from proa.agent import spawn
 

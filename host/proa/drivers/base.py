@@ -121,11 +121,12 @@ class Driver(Protocol):
         Raises ProaError with layer `hypervisor`.
         """
 
-    async def end_stray(self, name: str, runtime: Path) -> None:
+    async def end_stray(self, name: str, runtime: Path, lock: Path) -> None:
         """End a hypervisor of `name` that was booted in `runtime` but cannot be adopted; none is fine.
 
-        It is asked through its own socket in our private folder, never signalled.
+        It is asked through its own socket in our private folder, and signalled only where its identity
+        is proved: by what was written when it was booted, or by `lock` in its hands.
         """
 
-    async def adopt(self, runtime: Path, console_log: Path) -> Hypervisor | None:
-        """Take over what an earlier agent booted in `runtime`, or None if it is not there any more."""
+    async def adopt(self, name: str, runtime: Path, lock: Path, console_log: Path) -> Hypervisor | None:
+        """Take over what an earlier agent booted in `runtime`, or None where that cannot be."""

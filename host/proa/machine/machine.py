@@ -187,10 +187,12 @@ class Machine:
         if not self._store.is_alive(self.name):
             self._miss()
             return
-        hypervisor = await self._driver.adopt(self.paths.runtime, self.paths.console_log)
+        hypervisor = await self._driver.adopt(
+            self.name, self.paths.runtime, self.paths.lock, self.paths.console_log
+        )
         if hypervisor is None:
             self._emit(EventKind.REPAIR, "its hypervisor cannot be taken over", done="it is ended")
-            await self._driver.end_stray(self.name, self.paths.runtime)
+            await self._driver.end_stray(self.name, self.paths.runtime, self.paths.lock)
             self._miss()
             return
         try:
@@ -335,7 +337,7 @@ class Machine:
         lock = FileLock.try_acquire(self.paths.lock)
         if lock is not None:
             return lock
-        await self._driver.end_stray(self.name, self.paths.runtime)
+        await self._driver.end_stray(self.name, self.paths.runtime, self.paths.lock)
         deadline = time.monotonic() + LOCK_TIMEOUT
         while lock is None and time.monotonic() < deadline:
             lock = FileLock.try_acquire(self.paths.lock)
