@@ -49,7 +49,7 @@ def engine_silent(name: str) -> Problem:
         code="engine-silent",
         message=f"the engine of {name!r} does not answer",
         why="its guest is up, but nothing answered on the engine's socket",
-        hint=f"look at: proa logs {name} --source engine; or: proa restart {name}",
+        hint=f"dockerd is restarted by itself if that lasts; look at: proa logs {name} --source engine",
         layer="engine",
     )
 

@@ -12,7 +12,7 @@ from typing import Protocol
 from proa.drivers.base import BootSpec, Driver, ExitReason
 from proa.images.store import Image, ImageStore
 from proa.link.stream import LinkStream
-from proa.machine import guest_config, health, readiness
+from proa.machine import adoption, guest_config, health, readiness
 from proa.machine.guardian import Guardian
 from proa.machine.host_checks import check_room, check_sizes
 from proa.machine.lifecycle import Facts, derive, died, rebooted
@@ -23,7 +23,7 @@ from proa.model.errors import ProaError
 from proa.model.events import Emit, EventKind
 from proa.model.machine import EngineInfo, MachineConfig, MachineState, MachineStatus
 from proa.model.problem import Problem
-from proa.system.files import make_private_folder, read_bytes, write_atomic
+from proa.system.files import make_private_folder, write_atomic
 from proa.system.locks import FileLock
 from proa.system.memory import free_disk
 from proa.system.paths import MachinePaths, Places
@@ -36,9 +36,6 @@ Say = Callable[[str, str, float | None], None]  # step, message, fraction of it 
 LOCK_TIMEOUT = 5.0  # seconds until a hypervisor that was asked to end has let go of its lock
 GO_ON_TIMEOUT = 5.0  # seconds for a paused guest to show that its disk can be written now
 PING_TIMEOUT = 2.0  # seconds; an engine that needs longer to answer a ping is not well
-# A graceful power-off lets containers end (10 s by Docker's own default) and flushes the disk.
-POWER_OFF_TIMEOUT = {"tcg": 90.0}
-POWER_OFF_TIMEOUT_HARDWARE = 45.0
 
 
 class Engine(Protocol):
@@ -187,33 +184,15 @@ class Machine:
         if not self._store.is_alive(self.name):
             self._miss()
             return
-        hypervisor = await self._driver.adopt(
-            self.name, self.paths.runtime, self.paths.lock, self.paths.console_log
-        )
-        if hypervisor is None:
-            self._emit(EventKind.REPAIR, "its hypervisor cannot be taken over", done="it is ended")
-            await self._driver.end_stray(self.name, self.paths.runtime, self.paths.lock)
+        found = await adoption.take_over(self._driver, self.paths, self._emit)
+        if found is None:
             self._miss()
             return
-        try:
-            secret = read_bytes(self.paths.link_key)
-            paused = await hypervisor.is_paused()
-        except (FileNotFoundError, ProaError) as error:
-            self._emit(EventKind.REPAIR, f"it cannot be taken over: {error}", done="it is ended")
-            await hypervisor.quit()
-            self._miss()
-            return
-        if paused:
-            self._emit(EventKind.REPAIR, "an earlier start did not come to its end", done="it is ended")
-            await hypervisor.quit()
-            self._miss()
-            return
-        self._emit(EventKind.STATE, f"taken over by a new agent, pid {hypervisor.pid}")
         if self._memo.record.intent == "stopped":  # its record was lost: what runs is wanted
             self._memo.change(intent="running", boot_id=boot_id())
         self._operation = MachineState.STARTING
         self._settled.clear()
-        self.session = Session(self.name, hypervisor, secret)
+        self.session = Session(self.name, *found)
         self.session.start_seconds = self._memo.record.start_seconds
         self._tasks.start(self._watch(self.session), name="watch")
         self._tasks.start(self._finish_adoption(self.session), name="adoption")
@@ -416,22 +395,10 @@ class Machine:
             return
         if not force and not self._guardian.paused:  # a paused guest hears nothing
             say("guest-agent", "powering off", None)
-            await self._power_off(session)
+            await session.power_off()
         await self._quit(session)
         self._memo.change(intent="stopped")
         self._emit(EventKind.STATE, "stopped by force" if force else "stopped")
-
-    async def _power_off(self, session: Session) -> None:
-        """Ask the guest to end; whatever it answers, `_quit` comes after the bound."""
-        accelerator = session.hypervisor.accelerator
-        try:
-            async with asyncio.timeout(POWER_OFF_TIMEOUT.get(accelerator, POWER_OFF_TIMEOUT_HARDWARE)):
-                await session.control.poweroff()
-                await asyncio.shield(session.hypervisor.ended)
-        except TimeoutError:
-            log.warning("%s: did not power off in time, ending it by force", self.name)
-        except ProaError as error:
-            log.warning("%s: cannot be asked to power off (%s), ending it by force", self.name, error)
 
     async def _quit(self, session: Session) -> None:
         if self.session is session:
@@ -492,10 +459,14 @@ class Machine:
     def _facts(self, *, config_problem: Problem | None = None, engine_answers: bool = False) -> Facts:
         record = self._memo.record
         session = self.session
+        try:
+            alive = session is not None or self._store.is_alive(self.name)
+        except ProaError as error:
+            alive, config_problem = False, config_problem or Problem.of(error)
         return Facts(
             exists=self._store.exists(self.name),
             operation=self._operation,
-            alive=session is not None or self._store.is_alive(self.name),
+            alive=alive,
             engine_answers=engine_answers,
             config_problem=config_problem,
             health_problem=(self._guardian.problem or self._health()) if session else None,
