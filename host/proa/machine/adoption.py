@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
 from proa.drivers.base import Driver, Hypervisor
 from proa.model.errors import ProaError
 from proa.model.events import Emit, EventKind
 from proa.system.files import read_bytes
+from proa.system.locks import FileLock
 from proa.system.paths import MachinePaths
+
+LOCK_TIMEOUT = 5.0  # seconds until a hypervisor that was asked to end has let go of its lock
 
 
 async def take_over(driver: Driver, paths: MachinePaths, emit: Emit) -> tuple[Hypervisor, bytes] | None:
@@ -30,3 +36,17 @@ async def take_over(driver: Driver, paths: MachinePaths, emit: Emit) -> tuple[Hy
         return None
     emit(EventKind.STATE, f"taken over by a new agent, pid {hypervisor.pid}")
     return hypervisor, secret
+
+
+async def take_lock(driver: Driver, paths: MachinePaths) -> FileLock | None:
+    """The machine's lock; a hypervisor that an earlier agent lost is ended for it. None: a stranger's."""
+    lock = FileLock.try_acquire(paths.lock)
+    if lock is not None:
+        return lock
+    await driver.end_stray(paths.name, paths.runtime, paths.lock)
+    deadline = time.monotonic() + LOCK_TIMEOUT
+    while lock is None and time.monotonic() < deadline:
+        lock = FileLock.try_acquire(paths.lock)
+        if lock is None:
+            await asyncio.sleep(0.05)
+    return lock

@@ -138,6 +138,8 @@ class Guardian:
                 if not self._machine.busy:
                     for action in state.look(await self._look(session)):
                         await self._carry_out(action, session)
+                    if not session.engine_version and self._guest and self._guest.engine.state == "ready":
+                        await self._machine.settle(session)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(health.INTERVAL):
                         await asyncio.shield(session.hypervisor.ended)

@@ -24,7 +24,6 @@ from proa.model.events import Emit, EventKind
 from proa.model.machine import EngineInfo, MachineConfig, MachineState, MachineStatus
 from proa.model.problem import Problem
 from proa.system.files import make_private_folder, write_atomic
-from proa.system.locks import FileLock
 from proa.system.memory import free_disk
 from proa.system.paths import MachinePaths, Places
 from proa.system.processes import boot_id
@@ -33,7 +32,6 @@ from proa.system.tasks import Tasks
 log = logging.getLogger("proa.machine")
 
 Say = Callable[[str, str, float | None], None]  # step, message, fraction of it (0..1) where known
-LOCK_TIMEOUT = 5.0  # seconds until a hypervisor that was asked to end has let go of its lock
 GO_ON_TIMEOUT = 5.0  # seconds for a paused guest to show that its disk can be written now
 PING_TIMEOUT = 2.0  # seconds; an engine that needs longer to answer a ping is not well
 
@@ -78,6 +76,7 @@ class Machine:
         self._memo = Memo(store, name)
         self._guardian = Guardian(self, emit)
         self._deleted = False
+        self._adoption: asyncio.Task[None] | None = None
         self._busy = asyncio.Lock()
         self._operation: MachineState | None = None
         self._settled = asyncio.Event()
@@ -131,7 +130,7 @@ class Machine:
         """Boot it and wait until the engine answers; nothing to do where it answers already."""
         await self._guardian.command(MachineState.STARTING)
         async with self._doing(MachineState.STARTING, say):
-            if self.session is not None and not await self._ping():
+            if self.session is not None and not (self.session.engine_version and await self._ping()):
                 await self._go_on(self.session, say)
                 await self._finish_start(self.session, say)
             elif self.session is None:
@@ -142,7 +141,16 @@ class Machine:
         """Start it by ourselves, unless a command came between. Raises ProaError; it stays wanted."""
         async with self._doing(MachineState.STARTING, _quietly):
             if self._memo.record.intent == "running" and self.session is None:
-                await self._start_cold(_quietly)
+                await self._start_cold(self._read_config(), _quietly)
+
+    async def settle(self, session: Session) -> None:
+        """Come up at last: the engine of a machine that was not well when it was adopted answers now."""
+        async with self._busy:
+            if self.session is session and not session.engine_version:
+                try:
+                    await self._finish_start(session, _quietly)
+                except ProaError as error:
+                    log.info("%s: not yet: %s", self.name, error)
 
     def give_up(self, problem: Problem) -> None:
         """It is not started by itself any more."""
@@ -150,13 +158,13 @@ class Machine:
 
     async def stop(self, say: Say, *, force: bool = False) -> MachineStatus:
         """Power it off: gracefully, then by force; `force` skips the first."""
-        await self._guardian.command(MachineState.STOPPING)
+        await self._call_off()
         async with self._doing(MachineState.STOPPING, say):
             await self._end(say, force=force)
         return await self.status()
 
     async def restart(self, say: Say, *, force: bool = False) -> MachineStatus:
-        await self._guardian.command(MachineState.STOPPING)
+        await self._call_off()
         async with self._doing(MachineState.STOPPING, say):
             await self._end(say, force=force)
             self._operation = MachineState.STARTING
@@ -166,12 +174,13 @@ class Machine:
 
     async def delete(self, say: Say) -> None:
         """End it and remove it with all its data."""
-        await self._guardian.command(MachineState.STOPPING)
+        await self._call_off()
         async with self._doing(MachineState.STOPPING, say):
             self._memo.change(intent="stopped")
             if self.session is not None:
                 say("hypervisor", "ending the machine", None)
                 await self._quit(self.session)
+            await self._end_stray()
             say("disk", "removing its data", None)
             await asyncio.to_thread(self._store.delete, self.name)
             self._deleted = True
@@ -195,7 +204,7 @@ class Machine:
         self.session = Session(self.name, *found)
         self.session.start_seconds = self._memo.record.start_seconds
         self._tasks.start(self._watch(self.session), name="watch")
-        self._tasks.start(self._finish_adoption(self.session), name="adoption")
+        self._adoption = self._tasks.start(self._finish_adoption(self.session), name="adoption")
 
     async def let_go(self) -> None:
         """The agent ends: the machine goes on running."""
@@ -212,6 +221,14 @@ class Machine:
     def busy(self) -> bool:
         """True while a command, or a start of our own, is carried out."""
         return self._busy.locked()
+
+    async def _call_off(self) -> None:
+        """A person wants it to end: what we are at by ourselves does not keep them waiting."""
+        await self._guardian.command(MachineState.STOPPING)
+        task, self._adoption = self._adoption, None
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     @contextlib.asynccontextmanager
     async def _doing(self, operation: MachineState, say: Say) -> AsyncIterator[None]:
@@ -235,8 +252,9 @@ class Machine:
 
     async def _start_or_fail(self, say: Say) -> None:
         """A start that a person asked for: where it fails they are told, and nothing goes on by itself."""
+        config = self._read_config()  # what is wrong with it is a fact, and not remembered
         try:
-            await self._start_cold(say)
+            await self._start_cold(config, say)
         except ProaError as error:
             self._memo.change(intent="stopped", problem=Problem.of(error))
             self._emit(
@@ -244,11 +262,13 @@ class Machine:
             )
             raise
 
-    async def _start_cold(self, say: Say) -> None:
-        began = time.monotonic()
+    def _read_config(self) -> MachineConfig:
         if self._store.mend(self.name):
             self._emit(EventKind.REPAIR, "its config was missing", done="made anew with the defaults")
-        config = self._store.load(self.name)
+        return self._store.load(self.name)
+
+    async def _start_cold(self, config: MachineConfig, say: Say) -> None:
+        began = time.monotonic()
         # Before the first step: an agent that dies in the middle is followed by one that goes on.
         self._memo.change(intent="running", boot_id=boot_id())
         session = await self._boot(config, say)
@@ -283,7 +303,7 @@ class Machine:
         else:
             await self._driver.make_disk(self.paths.data_disk, config.disk)
         make_private_folder(self.paths.runtime)
-        lock = await self._take_lock()
+        lock = await adoption.take_lock(self._driver, self.paths)
         if lock is None:
             raise ProaError(
                 "machine-locked",
@@ -298,7 +318,7 @@ class Machine:
             write_atomic(self.paths.guest_config, guest_config.render(config, secret))
             say("hypervisor", f"booting with {info.accelerator}", None)
             hypervisor = await self._driver.boot(
-                self._spec(config, image, lock.fd), lambda text: say("hypervisor", text, None)
+                _spec(config, image, self.paths, lock.fd), lambda text: say("hypervisor", text, None)
             )
         finally:
             lock.release()
@@ -310,35 +330,6 @@ class Machine:
             await self._quit(session)
             raise
         return session
-
-    async def _take_lock(self) -> FileLock | None:
-        """The machine's lock; a hypervisor that an earlier agent lost is ended for it."""
-        lock = FileLock.try_acquire(self.paths.lock)
-        if lock is not None:
-            return lock
-        await self._driver.end_stray(self.name, self.paths.runtime, self.paths.lock)
-        deadline = time.monotonic() + LOCK_TIMEOUT
-        while lock is None and time.monotonic() < deadline:
-            lock = FileLock.try_acquire(self.paths.lock)
-            if lock is None:
-                await asyncio.sleep(0.05)
-        return lock
-
-    def _spec(self, config: MachineConfig, image: Image, lock_fd: int) -> BootSpec:
-        return BootSpec(
-            name=self.name,
-            cpus=config.cpus,
-            memory=config.memory,
-            kernel=image.kernel,
-            initrd=image.initrd,
-            root=image.root,
-            data_disk=self.paths.data_disk,
-            command_line=image.manifest.commandline,
-            guest_config=self.paths.guest_config,
-            runtime=self.paths.runtime,
-            console_log=self.paths.console_log,
-            lock_fd=lock_fd,
-        )
 
     async def _checked_image(self, config: MachineConfig, say: Say) -> Image:
         image = self._images.get(config.image) if config.image else self._images.newest()
@@ -364,11 +355,11 @@ class Machine:
             return
         say("hypervisor", "its disk could not be written, trying again", None)
         await session.hypervisor.resume()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(GO_ON_TIMEOUT):
-                while (stall := await session.hypervisor.stall()) is None:
-                    if await self._ping():
-                        return
+        deadline = time.monotonic() + GO_ON_TIMEOUT
+        while (stall := await session.hypervisor.stall()) is None and time.monotonic() < deadline:
+            if await self._ping():
+                return
+            await asyncio.sleep(0.1)
         if stall is not None:
             room = free_disk(self.paths.folder)
             raise health.disk_problem(self.name, stall, str(self.paths.folder), room).error()
@@ -376,7 +367,10 @@ class Machine:
     async def _finish_adoption(self, session: Session) -> None:
         async with self._busy:
             try:
-                await self._finish_start(session, lambda step, message, fraction: None)
+                if await session.hypervisor.stall() is None:
+                    await self._finish_start(session, _quietly)
+                else:
+                    self._guardian.up(session)  # it sees to it, and lets it go on
             except ProaError as error:
                 self._emit(EventKind.PROBLEM, "it was taken over, but is not well", problem=Problem.of(error))
                 self._guardian.up(session)
@@ -392,6 +386,7 @@ class Machine:
         # Before the first step: whatever becomes of this agent, the next one does not start it again.
         self._memo.change(intent="stopping" if session is not None else "stopped")
         if session is None:
+            await self._end_stray()
             return
         if not force and not self._guardian.paused:  # a paused guest hears nothing
             say("guest-agent", "powering off", None)
@@ -399,6 +394,11 @@ class Machine:
         await self._quit(session)
         self._memo.change(intent="stopped")
         self._emit(EventKind.STATE, "stopped by force" if force else "stopped")
+
+    async def _end_stray(self) -> None:
+        """End a hypervisor that could not be taken over, if there is one."""
+        if self._store.is_alive(self.name):
+            await self._driver.end_stray(self.name, self.paths.runtime, self.paths.lock)
 
     async def _quit(self, session: Session) -> None:
         if self.session is session:
@@ -502,3 +502,20 @@ class Machine:
 
 def _quietly(step: str, message: str, fraction: float | None) -> None:
     """Nobody waits for a start that we make by ourselves; its end is an event."""
+
+
+def _spec(config: MachineConfig, image: Image, paths: MachinePaths, lock_fd: int) -> BootSpec:
+    return BootSpec(
+        name=config.name,
+        cpus=config.cpus,
+        memory=config.memory,
+        kernel=image.kernel,
+        initrd=image.initrd,
+        root=image.root,
+        data_disk=paths.data_disk,
+        command_line=image.manifest.commandline,
+        guest_config=paths.guest_config,
+        runtime=paths.runtime,
+        console_log=paths.console_log,
+        lock_fd=lock_fd,
+    )
