@@ -67,6 +67,7 @@ def test_a_killed_dockerd_is_back_within_its_own_start_time_and_half(home: Home,
     assert service(home, "dockerd")["restarts"] == own["restarts"] + 1
     wait_until(event_with(home, since, "dockerd was ended by signal 9"), 20, "the repair was told")
     assert home.status()["state"] == "running"
+    print(f"dockerd killed: engine back after {took:.1f} s; its own start took {own['seconds']} s")
     # 2 s for what the two commands that ask take themselves
     assert took <= 1.5 * own["seconds"] + 2, f"{took:.1f} s, and its own start took {own['seconds']} s"
 
@@ -94,6 +95,7 @@ def test_a_killed_agent_is_back_with_the_engine_at_the_next_command(home: Home, 
     docker("ps")
     extra = time.monotonic() - began - usual
     assert any("taken over" in event["message"] for event in told(home, since))
+    print(f"agent killed: socket back {extra:.1f} s after the next command")
     assert extra <= 3, f"the engine's socket was back after {extra:.1f} s"
 
 
