@@ -60,7 +60,7 @@ class Guardian:
         """Its engine answers: from now on it is looked at."""
         self._supervision.up(time.monotonic())
         if self._watching is None or self._watching.done():
-            self._watching = self._tasks.start(self._watch(session), name="looks")
+            self._watching = self._tasks.supervise(lambda: self._watch(session), name="looks")
 
     def ended(self, problem: Problem) -> None:
         """It ended by itself although it is wanted."""
