@@ -92,8 +92,10 @@ class Machine:
         """
         if self._operation is MachineState.STARTING:
             await self._settled.wait()
-        if self._guardian.paused and self._guardian.problem is not None:
-            raise self._guardian.problem.error()
+        problem = self._guardian.problem if self._guardian.paused else None
+        # It may go on already, a moment before the next look at it.
+        if problem and self.session and await self.session.hypervisor.stall() is not None:
+            raise problem.error()
         if self.session is None:
             state, problem = derive(self.name, self._facts())
             raise ProaError(
