@@ -34,7 +34,8 @@ class Agent:
         assert isinstance(link, dict)
         self.secret = bytes.fromhex(str(link["secret"]))
         self.engine = str(config["engine_socket"])
-        self.facts = Facts(str(config["init_state"]), self.engine, str(config["logs"]))
+        beat = str(config.get("beat", ""))
+        self.facts = Facts(str(config["init_state"]), self.engine, str(config["logs"]), beat)
         self.strangers = 0
         self._tasks: set[asyncio.Task[None]] = set()
 

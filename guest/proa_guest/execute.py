@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import signal
 import struct
 import termios
+from collections.abc import Iterator
 
 from proa_guest import wire
 
 SHELL = ["/bin/bash", "-l"]
 CHUNK = 32 << 10
+OOM_SCORE = "/proc/self/oom_score_adj"
 HIGH = 256 << 10  # bytes that may wait for a slow host before the command's output is read no further
 MOST_STDIN = 256 << 10  # bytes that may wait for a command that does not read
 ENVIRON = {
@@ -89,10 +92,11 @@ class ExecEnd(asyncio.Protocol):
         if self._tty:
             # A session of its own whose controlling terminal is the new one: setsid(1) does both.
             argv = ["setsid", "--ctty", "--wait", *argv]
-        return os.posix_spawnp(
-            argv[0], argv, self._environ, file_actions=actions, setsid=not self._tty, setsigmask=(),
-            setsigdef=(signal.SIGPIPE, signal.SIGINT, signal.SIGTERM),
-        )  # fmt: skip
+        with _unprotected():
+            return os.posix_spawnp(
+                argv[0], argv, self._environ, file_actions=actions, setsid=not self._tty, setsigmask=(),
+                setsigdef=(signal.SIGPIPE, signal.SIGINT, signal.SIGTERM),
+            )  # fmt: skip
 
     def _set_size(self, descriptor: int) -> None:
         fcntl.ioctl(descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", *self._size, 0, 0))
@@ -233,6 +237,25 @@ class ExecEnd(asyncio.Protocol):
                 os.close(descriptor)
         self._outputs.clear()
         self._close_stdin()
+
+
+@contextlib.contextmanager
+def _unprotected() -> Iterator[None]:
+    """A user's command is no service: where memory runs out it may be ended, as anything else may.
+
+    The score is inherited, and a child that forks at once would be too fast for us to lower it later.
+    """
+    with open(OOM_SCORE, "r+", encoding="ascii") as score:  # noqa: PTH123
+        own = score.read().strip()
+        if not own.startswith("-"):
+            yield
+            return
+        score.write("0")
+        score.flush()
+        try:
+            yield
+        finally:
+            score.write(own)
 
 
 def _number(value: object, default: int) -> int:

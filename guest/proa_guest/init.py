@@ -6,20 +6,23 @@ all services to /run/proa/init.json, which the guest agent sends to the host.
 
 from __future__ import annotations
 
-import _socket
 import json
 import os
 import select
 import signal
+import time
 
 from proa_guest import disk, setup
 from proa_guest.commands import CommandFailed, last_line, now, run, spawn
+from proa_guest.oom import OutOfMemory
+from proa_guest.probes import BeatProbe, SocketProbe
 from proa_guest.supervisor import Service, next_due
 
 STATE = "/run/proa/init.json"
 LOGS = "/var/log/proa"
 CONTAINERD = "/run/containerd/containerd.sock"
 DOCKERD = "/run/docker.sock"
+DOCKERD_PID = "/run/docker.pid"
 WELCOME = "/usr/share/proa/welcome.tar"
 WELCOME_MARK = f"{disk.MOUNT}/proa/welcome-loaded"
 PYTHON = ["python3", "-sSE", "-c"]
@@ -47,6 +50,12 @@ class Init:
                 "dockerd", ["dockerd", f"--containerd={CONTAINERD}", f"--host=unix://{DOCKERD}"], "containerd"
             ),
         ]
+        self.probes: dict[str, SocketProbe | BeatProbe] = {
+            "agent": BeatProbe(setup.BEAT),
+            "containerd": SocketProbe(CONTAINERD, "grpc"),
+            "dockerd": SocketProbe(DOCKERD, "http"),
+        }
+        self.memory = OutOfMemory()
         self.welcome = "absent"  # with a disk: `waiting` for the engine, `starting`, `ready` or `failed`
         self.ending = False
         self._welcome_pid = 0
@@ -89,6 +98,10 @@ class Init:
     # -- services -----------------------------------------------------------------------------
 
     def _start(self, service: Service) -> None:
+        self.probes[service.name].forget()
+        if service.name == "dockerd" and os.path.exists(DOCKERD_PID):  # noqa: PTH110
+            # One that was killed left it, and dockerd does not start where that pid has a new owner.
+            os.unlink(DOCKERD_PID)  # noqa: PTH108
         try:
             pid = spawn(service.argv, f"{LOGS}/{service.name}.log")
         except OSError as error:
@@ -132,15 +145,26 @@ class Init:
                     say(service.message)
 
     def look(self) -> None:
-        """Which services answer, and how the disk is."""
+        """Which services answer, who ran out of memory, and how the disk is."""
         for service in self.services:
-            if service.pid and service.state != "ready" and _answers(service.name) and service.answered():
-                say(f"{service.name} ready")
-                if service.name == "dockerd":
-                    self._load_welcome()
+            if service.pid:
+                self._look_at(service)
             _rotate(f"{LOGS}/{service.name}.log")
+        killed = self.memory.look(time.clock_gettime(time.CLOCK_BOOTTIME))
+        if killed:
+            say(f"out of memory: the kernel ended {killed}")
         if self.disk["state"] in ("ready", "full"):
             self.disk = disk.report()
+
+    def _look_at(self, service: Service) -> None:
+        if not self.probes[service.name].look():
+            if service.silent(now()):
+                say(f"{service.name} does not answer, ending it by force")
+                os.kill(service.pid, signal.SIGKILL)  # one that hangs hears nothing else
+        elif service.answered(now()):
+            say(f"{service.name} ready")
+            if service.name == "dockerd":
+                self._load_welcome()
 
     def _load_welcome(self) -> None:
         if self.welcome != "waiting":
@@ -154,7 +178,8 @@ class Init:
         """Write the state where the guest agent looks, if it is news."""
         services = {service.name: service.report() for service in self.services}
         services["welcome"] = {"state": self.welcome, "restarts": 0, "message": ""}
-        text = json.dumps({"services": services, "disk": self.disk, "network": self.network})
+        state = {"services": services, "disk": self.disk, "network": self.network}
+        text = json.dumps({**state, "memory": self.memory.report()})
         if text == self._told:
             return
         with open(STATE + ".new", "w", encoding="utf-8") as file:  # noqa: PTH123
@@ -245,25 +270,6 @@ class Init:
                     select.select([self._wake_read], [], [], 0.05)
             except ChildProcessError:
                 return
-
-
-def _answers(name: str) -> bool:
-    """True if the service accepts work. The agent has no socket here: it runs, that is all init can see."""
-    if name == "agent":
-        return True
-    path, question = (CONTAINERD, b"") if name == "containerd" else (DOCKERD, b"GET /_ping HTTP/1.0\r\n\r\n")
-    probe = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-    try:
-        probe.settimeout(2.0)
-        probe.connect(path)
-        if not question:
-            return True
-        probe.send(question)
-        return b" 200 " in probe.recv(64)
-    except OSError:
-        return False
-    finally:
-        probe.close()
 
 
 def _rotate(path: str) -> None:

@@ -11,6 +11,7 @@ FW_CFG = "/sys/firmware/qemu_fw_cfg/by_name/opt/io.proa/config/raw"
 CONFIG = "/run/proa/config.json"
 CONFIG_VERSION = 1
 NETNS = "link"
+BEAT = "/run/proa/agent.beat"  # touched by the guest agent for as long as it is well
 RANDOMISE = "/proc/sys/kernel/randomize_va_space"
 _MOUNTS = (
     # kind, place, options
@@ -120,6 +121,7 @@ def take_config() -> dict[str, object]:
         "engine_socket": "/run/docker.sock",
         "init_state": "/run/proa/init.json",
         "logs": "/var/log/proa",
+        "beat": BEAT,
     }
     _write(CONFIG, json.dumps(agent), 0o600)
     os.makedirs("/etc/docker", exist_ok=True)  # noqa: PTH103

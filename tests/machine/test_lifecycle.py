@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import start
-from tests.support.homes import PROA, Home, wait_until
+from tests.support.homes import PROA, START_TIMEOUT, Home, wait_until
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(600)]
 
@@ -76,7 +76,7 @@ def test_an_agent_killed_is_followed_by_one_that_adopts(running: Home) -> None:
     os.kill(agent, signal.SIGKILL)
     began = time.monotonic()
     running.ok("docker", "ps")
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 30  # a bound for a busy machine; the figure is in test_healing
     status = running.status()
     assert (status["state"], status["pid"]) == ("running", before)
     assert running.agent_pid() not in (None, agent)
@@ -91,24 +91,47 @@ def test_an_agent_asked_to_end_leaves_the_machine_running(running: Home) -> None
     assert running.status()["pid"] == before
 
 
-def test_a_killed_hypervisor_is_seen_and_the_next_start_heals(running: Home) -> None:
+def test_a_killed_hypervisor_is_seen_and_started_again_by_itself(running: Home) -> None:
+    before = running.status()["pid"]
+    os.kill(before, signal.SIGKILL)
+    status = wait_until(lambda: (s := running.status())["problem"] and s, 10, "the death was seen")
+    assert status["state"] in ("broken", "starting")
+    assert (status["problem"]["code"], status["problem"]["layer"]) == ("machine-died", "hypervisor")
+    assert "by itself" in status["problem"]["hint"]
+    running.ok("start")  # it joins what is under way, and makes no second machine
+    status = running.status()
+    assert (status["state"], status["problem"]) == ("running", None)
+    assert running.hypervisors() == [status["pid"]] != [before]
+    told = events(running)
+    assert ("problem", "machine-died") in told and told[-1][0] in ("repair", "state")
+
+
+def test_a_stop_comes_before_a_start_of_our_own(running: Home) -> None:
     os.kill(running.status()["pid"], signal.SIGKILL)
-    status = wait_until(lambda: (s := running.status())["state"] == "broken" and s, 10, "the death was seen")
-    assert status["problem"]["code"] == "machine-died"
-    assert status["problem"]["layer"] == "hypervisor"
-    refused = running.proa("docker", "ps")
-    assert refused.status != 0 and "proa start" in refused.err
-    running.ok("start")
-    assert running.status()["state"] == "running"
+    wait_until(lambda: running.status()["state"] == "starting", 30, "it is started again by itself")
+    running.ok("stop", timeout=60)
+    status = running.status()
+    assert (status["state"], status["problem"]) == ("stopped", None)
+    assert running.hypervisors() == []
+    agent = running.agent_pid()
+    assert agent is not None
+    os.kill(agent, signal.SIGKILL)
+    assert running.status()["state"] == "stopped", "not even a new agent starts it"
 
 
-def test_a_guest_panic_is_seen_and_named(running: Home) -> None:
+def test_a_guest_panic_is_seen_named_and_healed(running: Home) -> None:
     running.proa("shell", "--", "sh", "-c", "echo c > /proc/sysrq-trigger", timeout=60)
-    status = wait_until(lambda: (s := running.status())["state"] == "broken" and s, 20, "the panic was seen")
+    status = wait_until(lambda: (s := running.status())["problem"] and s, 20, "the panic was seen")
     assert (status["problem"]["code"], status["problem"]["layer"]) == ("guest-panicked", "kernel")
     assert "Kernel panic" in status["problem"]["why"]
-    running.ok("start")
-    assert running.status()["state"] == "running"
+    wait_until(lambda: running.status()["state"] == "running", START_TIMEOUT, "it runs again by itself")
+    assert ("problem", "guest-panicked") in events(running)
+
+
+def events(home: Home) -> list[tuple[str, str]]:
+    """Kind and problem code of what was told, oldest first."""
+    told = [json.loads(line) for line in home.ok("events", "--json").splitlines()]
+    return [(event["kind"], (event["problem"] or {}).get("code", "")) for event in told]
 
 
 def test_stop_is_graceful_and_its_socket_says_how_to_start(running: Home) -> None:

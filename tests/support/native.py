@@ -68,6 +68,7 @@ def native_agent(folder: Path, *, beside: int | None = None) -> Iterator[NativeA
         "engine_socket": str(folder / "engine.sock"),
         "init_state": str(folder / "init.json"),
         "logs": str(folder),
+        "beat": str(folder / "beat"),
     }
     (folder / "config.json").write_text(json.dumps(config))
     with (folder / "agent.log").open("wb") as log:

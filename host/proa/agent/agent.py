@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
+from proa.agent.answers import Say
 from proa.agent.attendant import Attendant
+from proa.agent.journal import Journal
 from proa.agent.server import ApiServer
 from proa.drivers.qemu.driver import QemuDriver
 from proa.images.store import ImageStore
 from proa.machine.host_checks import check_sizes
 from proa.machine.store import MachineStore
 from proa.model.errors import ProaError
+from proa.model.events import EventKind
 from proa.model.machine import MachineOptions
 from proa.model.names import check_name
+from proa.model.problem import Problem
+from proa.ports.planner import Key
 from proa.system.paths import Places
 
 log = logging.getLogger("proa.agent")
@@ -26,17 +32,22 @@ class Agent:
         self.store = MachineStore(places)
         self.images = ImageStore(places.images)
         self.driver = QemuDriver(places)
+        self.journal = Journal(places.events)
         self._attendants: dict[str, Attendant] = {}
+        # Held while a machine is made or deleted: who comes second sees what the first has done.
+        self._gates: dict[str, asyncio.Lock] = {}
         self._server = ApiServer(self, places.agent_socket)
 
     async def open(self) -> None:
         """Heal what a crash left, adopt what runs, then answer."""
-        self.store.sweep()
-        for name in self.store.names():
-            await self._attend(name)
+        for left in self.store.sweep():
+            self.journal.emit_for("")(EventKind.REPAIR, f"{left} was left half-made", done="removed")
+        # Side by side: a machine that cannot be taken over at once does not keep the others waiting.
+        await asyncio.gather(*(self._attend(name) for name in self.store.names()))
         await self._server.open()
 
     async def close(self) -> None:
+        self.journal.close()
         await self._server.close()
         for attendant in list(self._attendants.values()):
             await attendant.close()
@@ -63,6 +74,31 @@ class Agent:
 
     async def make(self, name: str, options: MachineOptions) -> Attendant:
         """Make a machine that this host can run; nothing is left where it cannot. Raises ProaError."""
+        async with self._gate(name):
+            return await self._make(name, options)
+
+    async def ensure(self, name: str, options: MachineOptions, say: Say) -> Attendant:
+        """The machine's attendant; it is made where there is none, by one of those who ask at once."""
+        async with self._gate(name):
+            if (found := self.find(name)) is not None:
+                return found
+            say("machine", f"making the machine {name!r}", None)
+            return await self._make(name, options)
+
+    async def delete(self, name: str, say: Say) -> None:
+        """Remove the machine with its data. Raises ProaError `machine-unknown`, also to who comes second."""
+        if self._gate(name).locked():
+            say("wait", f"waiting: {name!r} is being made or deleted", None)
+        async with self._gate(name):
+            attendant = self.get(name)
+            await attendant.machine.delete(say)
+            del self._attendants[name]
+            await attendant.close()
+
+    def _gate(self, name: str) -> asyncio.Lock:
+        return self._gates.setdefault(check_name(name), asyncio.Lock())
+
+    async def _make(self, name: str, options: MachineOptions) -> Attendant:
         config = self.store.plan(name, options)
         if config.driver != self.driver.name:
             raise ProaError(
@@ -73,21 +109,25 @@ class Agent:
             )
         check_sizes(config)
         self.store.create(config)
+        self.journal.emit_for(name)(EventKind.STATE, "it was made")
         return await self._attend(name)
 
-    async def forget(self, name: str) -> None:
-        attendant = self._attendants.pop(name, None)
-        if attendant is not None:
-            await attendant.close()
+    def _holder(self, key: Key) -> str | None:
+        """Who of our own holds a port of the host."""
+        for name, attendant in self._attendants.items():
+            if (container := attendant.holds(key)) is not None:
+                return f"the container {container!r} of the machine {name!r}"
+        return None
 
     async def _attend(self, name: str) -> Attendant:
-        attendant = Attendant(name, self.places, self.store, self.images, self.driver)
+        emit = self.journal.emit_for(name)
+        attendant = Attendant(name, self.places, self.store, self.images, self.driver, emit, self._holder)
         self._attendants[name] = attendant
         try:
             await attendant.open()
         except ProaError as error:
             # One machine that cannot be attended to (its socket's place is taken, say) is no reason
             # to leave the others alone; `proa status` shows what is wrong with it.
-            log.error("%s: %s", name, error)
+            emit(EventKind.PROBLEM, "it cannot be attended to", problem=Problem.of(error))
             attendant.trouble = error
         return attendant

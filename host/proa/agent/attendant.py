@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import msgspec
 
@@ -13,10 +14,12 @@ from proa.machine.machine import Machine
 from proa.machine.session import Session
 from proa.machine.store import MachineStore
 from proa.model.errors import ProaError
+from proa.model.events import Emit
 from proa.model.machine import MachineState, MachineStatus, PublishedPort
 from proa.model.problem import Problem
 from proa.ports.engine_api import EngineApi
 from proa.ports.forwarder import PortForwarder
+from proa.ports.planner import Key
 from proa.ports.watcher import PortWatcher
 from proa.system.paths import Places
 from proa.system.sockets import listen_private
@@ -29,7 +32,14 @@ class Attendant:
     """One machine with its engine socket and published ports."""
 
     def __init__(
-        self, name: str, places: Places, store: MachineStore, images: ImageStore, driver: Driver
+        self,
+        name: str,
+        places: Places,
+        store: MachineStore,
+        images: ImageStore,
+        driver: Driver,
+        emit: Emit,
+        holder: Callable[[Key], str | None],
     ) -> None:
         self.name = name
         self.trouble: ProaError | None = None  # why its socket is not there
@@ -42,7 +52,10 @@ class Attendant:
             engine=EngineApi,
             on_up=self._up,
             on_down=self._down,
+            emit=emit,
         )
+        self._emit = emit
+        self._holder = holder
         self._tasks = Tasks(f"attendant {name}")
         self._proxy = EngineProxy(
             lambda: self.machine.open_stream("engine"), settled=self._ports_settled, machine=name
@@ -72,11 +85,15 @@ class Attendant:
     def ports(self) -> tuple[PublishedPort, ...]:
         return self._forwarder.table() if self._forwarder else ()
 
+    def holds(self, key: Key) -> str | None:
+        """The container whose port this machine binds where `key` would have to be bound."""
+        return self._forwarder.holds(key) if self._forwarder else None
+
     async def _up(self, session: Session) -> None:
         """The engine answers: bind what it publishes before anybody is told so."""
         if self._forwarder is not None:
             return
-        self._forwarder = PortForwarder(self.name, session.pool.open)
+        self._forwarder = PortForwarder(self.name, session.pool.open, self._emit, self._holder)
         self._watcher = PortWatcher(
             EngineApi(lambda: session.pool.open("engine")), self._forwarder.apply, self._tasks
         )

@@ -29,6 +29,7 @@ from proa.model.api import (
 )
 from proa.model.doctor import CheckResult
 from proa.model.errors import ProaError
+from proa.model.events import Event
 from proa.model.machine import MachineOptions, MachineStatus, PublishedPort
 from proa.model.problem import Problem
 from proa.system.paths import Places
@@ -171,6 +172,17 @@ class AgentClient:
             except (OSError, http.client.HTTPException) as error:
                 raise _gone(error) from error
 
+    def events(self, lines: int, *, follow: bool = False, machine: str = "") -> Iterator[Event]:
+        """The newest `lines` events, oldest first; with `follow` without an end."""
+        query = urlencode({"lines": lines, "follow": int(follow), "machine": machine})
+        timeout = None if follow else ANSWER_TIMEOUT
+        with contextlib.closing(self._ask("GET", f"/v1/events?{query}", timeout=timeout)) as response:
+            for line in _lines(response):
+                try:
+                    yield msgspec.json.decode(line, type=Event)
+                except msgspec.MsgspecError as error:
+                    raise _gone(error) from error
+
     def execute(self, name: str, request: ExecRequest, timeout: float | None = None) -> socket.socket:
         """A socket that speaks the link's exec frames with a command in the guest."""
         connection = _Connection(self._path, timeout)
@@ -250,7 +262,13 @@ def ensure_agent(places: Places) -> AgentClient:
 
     Raises ProaError `agent-did-not-start` with the last line of its log.
     """
-    places.make()
+    unwritable = None
+    try:
+        places.make()
+    except ProaError as error:
+        if error.code not in ("folder-not-writable", "disk-full"):
+            raise
+        unwritable = error  # an agent that is there can be asked all the same
     client = AgentClient(places)
     try:
         info: AgentInfo | None = client.info()
@@ -260,6 +278,8 @@ def ensure_agent(places: Places) -> AgentClient:
         info = None
     if info is not None and (info.version, info.api) == (__version__, API_VERSION):
         return client
+    if unwritable is not None:
+        raise unwritable
     # Imported only now: with the agent there, which is nearly always, a command starts faster without.
     from proa.agent import spawn
 

@@ -30,7 +30,7 @@ async def logs(request: web.Request, find: Callable[[], Attendant], places: Plac
     The agent's own log needs no machine: `find` is asked only for the others.
     """
     source = request.query.get("source", "console")
-    lines = _lines(request.query.get("lines", "100"))
+    lines = line_count(request.query.get("lines", "100"))
     follow = request.query.get("follow") == "1"
     if source not in LOG_SOURCES:
         raise ProaError(
@@ -45,7 +45,8 @@ async def logs(request: web.Request, find: Callable[[], Attendant], places: Plac
     return response
 
 
-def _lines(text: str) -> int:
+def line_count(text: str) -> int:
+    """A query's number of lines. Raises ProaError `bad-lines`."""
     if text.isdecimal() and 0 <= int(text) <= MOST_LINES:
         return int(text)
     raise ProaError("bad-lines", f"{text!r} is no number of lines", why=f"0 to {MOST_LINES}", usage=True)

@@ -33,6 +33,7 @@ VERBS = {
     "diagnose": ("diagnose", "Write what a helper needs to see into one file, without secrets."),
     "reset": ("reset", "Remove what Proa keeps on this computer; asks first."),
     "completion": ("completion", "Print what lets your shell complete proa's words."),
+    "events": ("events", "What happened to the machines, and what was done about it."),
     "agent": ("handover", "Run the agent in the foreground."),
 }
 LOG_LINES = 8

@@ -54,6 +54,13 @@ class ExitReason(enum.StrEnum):
     DIED = "died"  # killed or crashed
 
 
+class Stall(enum.StrEnum):
+    """Why the hypervisor paused a guest by itself; its failed writes are made again when it goes on."""
+
+    NO_SPACE = "no-space"  # the host's disk is full
+    FAILED = "failed"  # the host's disk refuses writes
+
+
 class Hypervisor(Protocol):
     """One running hypervisor process, made or adopted."""
 
@@ -71,6 +78,12 @@ class Hypervisor(Protocol):
 
     async def is_paused(self) -> bool:
         """True between `boot` and the first `resume`. Raises ProaError `hypervisor-silent`."""
+
+    async def stall(self) -> Stall | None:
+        """Why the guest stands still, where a write of its disk failed.
+
+        Raises ProaError `hypervisor-silent`.
+        """
 
     async def resume(self) -> None:
         """Let the guest run."""
@@ -114,11 +127,12 @@ class Driver(Protocol):
         Raises ProaError with layer `hypervisor`.
         """
 
-    async def end_stray(self, name: str, runtime: Path) -> None:
+    async def end_stray(self, name: str, runtime: Path, lock: Path) -> None:
         """End a hypervisor of `name` that was booted in `runtime` but cannot be adopted; none is fine.
 
-        It is asked through its own socket in our private folder, never signalled.
+        It is asked through its own socket in our private folder, and signalled only where its identity
+        is proved: by what was written when it was booted, or by `lock` in its hands.
         """
 
-    async def adopt(self, runtime: Path, console_log: Path) -> Hypervisor | None:
-        """Take over what an earlier agent booted in `runtime`, or None if it is not there any more."""
+    async def adopt(self, name: str, runtime: Path, lock: Path, console_log: Path) -> Hypervisor | None:
+        """Take over what an earlier agent booted in `runtime`, or None where that cannot be."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -24,8 +25,11 @@ MOST_WORDS = 2000  # characters of a message that are kept
 
 class ServiceStatus(msgspec.Struct, frozen=True):
     state: str = "starting"
-    restarts: int = 0
+    restarts: int = 0  # in all
+    failures: int = 0  # in a row
     message: str = ""
+    ended: str = ""  # how it last ended
+    seconds: float = 0.0  # from its start to its first answer, the last time
 
 
 class DiskStatus(msgspec.Struct, frozen=True):
@@ -44,6 +48,12 @@ class EngineStatus(msgspec.Struct, frozen=True):
     state: str = "starting"  # starting, ready, silent
 
 
+class MemoryStatus(msgspec.Struct, frozen=True):
+    kills: int = 0  # processes that the kernel ended because the guest was out of memory
+    victim: str = ""  # the last of them
+    at: float = 0.0  # when, as `uptime`
+
+
 class GuestStatus(msgspec.Struct, frozen=True):
     """What the guest's control stream tells; fields that this host does not know are passed over."""
 
@@ -53,6 +63,7 @@ class GuestStatus(msgspec.Struct, frozen=True):
     disk: DiskStatus = DiskStatus()
     network: NetworkStatus = NetworkStatus()
     engine: EngineStatus = EngineStatus()
+    memory: MemoryStatus = MemoryStatus()
 
 
 class Control:
@@ -60,6 +71,7 @@ class Control:
 
     def __init__(self, pool: LinkPool, tasks: Tasks) -> None:
         self.latest: GuestStatus | None = None
+        self.heard = 0.0  # when that was, on the monotonic clock
         self._pool = pool
         self._changed = asyncio.Condition()
         self._line: _ControlLine | None = None
@@ -84,7 +96,7 @@ class Control:
                 await asyncio.sleep(REDIAL)
 
     def _heard(self, content: dict[str, Any]) -> None:
-        self.latest = msgspec.convert(content, GuestStatus, strict=True)
+        self.latest, self.heard = msgspec.convert(content, GuestStatus, strict=True), time.monotonic()
         self._tasks.start(self._tell(), name="status changed")
 
     async def _tell(self) -> None:
@@ -113,6 +125,15 @@ class Control:
                 why=f"no answer within {ORDER_TIMEOUT:.0f} s",
                 layer="guest-agent",
             ) from error
+
+    async def answers(self, timeout: float) -> bool:
+        """True if the guest agent answers within `timeout` seconds."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._order({"op": "status"})
+        except (ProaError, TimeoutError):
+            return False
+        return True
 
     async def log(self, name: str, lines: int) -> tuple[str, ...]:
         """The last lines of `agent`, `containerd` or `dockerd` in the guest. Raises ProaError."""

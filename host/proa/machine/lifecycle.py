@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from proa.model.machine import MachineState
 from proa.model.problem import Problem
 
+REBOOTED = "host-rebooted"  # the one problem with which a machine is simply stopped
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -19,7 +21,9 @@ class Facts:
     config_problem: Problem | None = None
     health_problem: Problem | None = None  # what the guest or the link says is wrong
     wanted_running: bool = False  # the last operation left it running, in this boot of the host
-    last_problem: Problem | None = None  # why the last start failed
+    last_problem: Problem | None = None  # why the last start failed, or why it ended
+    recovering: Problem | None = None  # why it is being started again by itself
+    notice: Problem | None = None  # what a person should know though the engine answers
 
 
 def derive(name: str, facts: Facts) -> tuple[MachineState, Problem | None]:
@@ -27,12 +31,14 @@ def derive(name: str, facts: Facts) -> tuple[MachineState, Problem | None]:
     if not facts.exists:
         return MachineState.ABSENT, None
     if facts.operation is not None:
-        return facts.operation, None
+        return facts.operation, facts.recovering
     if facts.alive:
         if facts.engine_answers:
-            return MachineState.RUNNING, facts.config_problem
+            return MachineState.RUNNING, facts.config_problem or facts.notice
         return MachineState.BROKEN, facts.health_problem or engine_silent(name)
-    problem = facts.config_problem or facts.last_problem
+    problem = facts.config_problem or facts.recovering or facts.last_problem
+    if problem is not None and problem.code == REBOOTED:
+        return MachineState.STOPPED, problem
     if problem is None and facts.wanted_running:
         problem = died(name)
     return (MachineState.STOPPED if problem is None else MachineState.BROKEN), problem
@@ -43,8 +49,18 @@ def engine_silent(name: str) -> Problem:
         code="engine-silent",
         message=f"the engine of {name!r} does not answer",
         why="its guest is up, but nothing answered on the engine's socket",
-        hint=f"look at: proa logs {name} --source engine; or: proa restart {name}",
+        hint=f"dockerd is restarted by itself if that lasts; look at: proa logs {name} --source engine",
         layer="engine",
+    )
+
+
+def rebooted(name: str) -> Problem:
+    return Problem(
+        code=REBOOTED,
+        message=f"the machine {name!r} was running when this computer was restarted",
+        why="a restart of the computer ends all machines; its disk is as at a power cut, and is checked",
+        hint=f"proa start {name}",
+        layer="hypervisor",
     )
 
 

@@ -9,21 +9,22 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Protocol
 
-import msgspec
-
 from proa.drivers.base import BootSpec, Driver, ExitReason
 from proa.images.store import Image, ImageStore
 from proa.link.stream import LinkStream
-from proa.machine import guest_config, last_logs, readiness
+from proa.machine import adoption, guest_config, health, last_logs, readiness
+from proa.machine.guardian import Guardian
 from proa.machine.host_checks import check_room, check_sizes
-from proa.machine.lifecycle import Facts, derive
+from proa.machine.lifecycle import Facts, derive, died, rebooted
+from proa.machine.memo import Memo
 from proa.machine.session import Session
 from proa.machine.store import MachineStore
 from proa.model.errors import ProaError
+from proa.model.events import Emit, EventKind
 from proa.model.machine import EngineInfo, MachineConfig, MachineState, MachineStatus
 from proa.model.problem import Problem
-from proa.system.files import make_private_folder, read_bytes, write_atomic
-from proa.system.locks import FileLock
+from proa.system.files import make_private_folder, write_atomic
+from proa.system.memory import free_disk
 from proa.system.paths import MachinePaths, Places
 from proa.system.processes import boot_id
 from proa.system.tasks import Tasks
@@ -31,11 +32,8 @@ from proa.system.tasks import Tasks
 log = logging.getLogger("proa.machine")
 
 Say = Callable[[str, str, float | None], None]  # step, message, fraction of it (0..1) where known
-LOCK_TIMEOUT = 5.0  # seconds until a hypervisor that was asked to end has let go of its lock
+GO_ON_TIMEOUT = 5.0  # seconds for a paused guest to show that its disk can be written now
 PING_TIMEOUT = 2.0  # seconds; an engine that needs longer to answer a ping is not well
-# A graceful power-off lets containers end (10 s by Docker's own default) and flushes the disk.
-POWER_OFF_TIMEOUT = {"tcg": 90.0}
-POWER_OFF_TIMEOUT_HARDWARE = 45.0
 
 
 class Engine(Protocol):
@@ -62,6 +60,7 @@ class Machine:
         engine: Callable[[Callable[[], Awaitable[LinkStream]]], Engine],
         on_up: Callable[[Session], Awaitable[None]],
         on_down: Callable[[], Awaitable[None]],
+        emit: Emit,
     ) -> None:
         self.name = name
         self.paths: MachinePaths = places.machine(name)
@@ -73,6 +72,11 @@ class Machine:
         self._engine = engine
         self._on_up = on_up
         self._on_down = on_down
+        self._emit = emit
+        self._memo = Memo(store, name)
+        self._guardian = Guardian(self, emit)
+        self._deleted = False
+        self._adoption: asyncio.Task[None] | None = None
         self._busy = asyncio.Lock()
         self._operation: MachineState | None = None
         self._settled = asyncio.Event()
@@ -88,6 +92,10 @@ class Machine:
         """
         if self._operation is MachineState.STARTING:
             await self._settled.wait()
+        problem = self._guardian.problem if self._guardian.paused else None
+        # It may go on already, a moment before the next look at it.
+        if problem and self.session and await self.session.hypervisor.stall() is not None:
+            raise problem.error()
         if self.session is None:
             state, problem = derive(self.name, self._facts())
             raise ProaError(
@@ -122,66 +130,87 @@ class Machine:
 
     async def start(self, say: Say) -> MachineStatus:
         """Boot it and wait until the engine answers; nothing to do where it answers already."""
+        await self._guardian.command(MachineState.STARTING)
         async with self._doing(MachineState.STARTING, say):
-            if self.session is not None and not await self._ping():
+            if self.session is not None and not (self.session.engine_version and await self._ping()):
+                await self._go_on(self.session, say)
                 await self._finish_start(self.session, say)
             elif self.session is None:
-                await self._start_cold(say)
+                await self._start_or_fail(say)
         return await self.status()
+
+    async def revive(self) -> None:
+        """Start it by ourselves, unless a command came between. Raises ProaError; it stays wanted."""
+        async with self._doing(MachineState.STARTING, _quietly):
+            if self._memo.record.intent == "running" and self.session is None:
+                await self._start_cold(self._read_config(), _quietly)
+
+    async def settle(self, session: Session) -> None:
+        """Come up at last: the engine of a machine that was not well when it was adopted answers now."""
+        async with self._busy:
+            if self.session is session and not session.engine_version:
+                try:
+                    await self._finish_start(session, _quietly)
+                except ProaError as error:
+                    log.info("%s: not yet: %s", self.name, error)
+
+    def give_up(self, problem: Problem) -> None:
+        """It is not started by itself any more."""
+        self._memo.change(intent="stopped", problem=problem)
 
     async def stop(self, say: Say, *, force: bool = False) -> MachineStatus:
         """Power it off: gracefully, then by force; `force` skips the first."""
+        await self._call_off()
         async with self._doing(MachineState.STOPPING, say):
             await self._end(say, force=force)
         return await self.status()
 
     async def restart(self, say: Say, *, force: bool = False) -> MachineStatus:
+        await self._call_off()
         async with self._doing(MachineState.STOPPING, say):
             await self._end(say, force=force)
             self._operation = MachineState.STARTING
             self._settled.clear()
-            await self._start_cold(say)
+            await self._start_or_fail(say)
         return await self.status()
 
     async def delete(self, say: Say) -> None:
         """End it and remove it with all its data."""
+        await self._call_off()
         async with self._doing(MachineState.STOPPING, say):
+            self._memo.change(intent="stopped")
             if self.session is not None:
                 say("hypervisor", "ending the machine", None)
                 await self._quit(self.session)
+            await self._end_stray()
             say("disk", "removing its data", None)
             await asyncio.to_thread(self._store.delete, self.name)
+            self._deleted = True
+            self._emit(EventKind.STATE, "it was deleted with its data")
+        await self._guardian.close()
         await self._tasks.close()
 
     async def adopt(self) -> None:
         """Take over a hypervisor that outlived an earlier agent; heal what that agent left half done."""
         if not self._store.is_alive(self.name):
+            self._miss()
             return
-        hypervisor = await self._driver.adopt(self.paths.runtime, self.paths.console_log)
-        if hypervisor is None:
-            await self._driver.end_stray(self.name, self.paths.runtime)
+        found = await adoption.take_over(self._driver, self.paths, self._emit)
+        if found is None:
+            self._miss()
             return
-        try:
-            secret = read_bytes(self.paths.link_key)
-            paused = await hypervisor.is_paused()
-        except (FileNotFoundError, ProaError) as error:
-            log.warning("%s: cannot be adopted (%s), ending it", self.name, error)
-            await hypervisor.quit()
-            return
-        if paused:
-            log.warning("%s: an earlier start did not come to its end, ending it", self.name)
-            await hypervisor.quit()
-            return
-        log.info("%s: adopted, pid %d", self.name, hypervisor.pid)
+        if self._memo.record.intent == "stopped":  # its record was lost: what runs is wanted
+            self._memo.change(intent="running", boot_id=boot_id())
         self._operation = MachineState.STARTING
         self._settled.clear()
-        self.session = Session(self.name, hypervisor, secret)
-        self.session.start_seconds = self._store.record(self.name).start_seconds
+        self.session = Session(self.name, *found)
+        self.session.start_seconds = self._memo.record.start_seconds
         self._tasks.start(self._watch(self.session), name="watch")
-        self._tasks.start(self._finish_adoption(self.session), name="adoption")
+        self._adoption = self._tasks.start(self._finish_adoption(self.session), name="adoption")
 
     async def let_go(self) -> None:
         """The agent ends: the machine goes on running."""
+        await self._guardian.close()
         await self._tasks.close()
         if self.session is not None:
             session, self.session = self.session, None
@@ -190,11 +219,30 @@ class Machine:
 
     # -- the steps ---------------------------------------------------------------------------
 
+    @property
+    def busy(self) -> bool:
+        """True while a command, or a start of our own, is carried out."""
+        return self._busy.locked()
+
+    async def _call_off(self) -> None:
+        """A person wants it to end: what we are at by ourselves does not keep them waiting."""
+        await self._guardian.command(MachineState.STOPPING)
+        task, self._adoption = self._adoption, None
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
     @contextlib.asynccontextmanager
     async def _doing(self, operation: MachineState, say: Say) -> AsyncIterator[None]:
         if self._busy.locked():
             say("wait", f"waiting: {self.name!r} is {self._operation or 'busy'}", None)
         async with self._busy:
+            if self._deleted:
+                raise ProaError(
+                    "machine-unknown",
+                    f"the machine {self.name!r} was deleted meanwhile",
+                    hint=f"make and start a new one: proa start {self.name}",
+                )
             self._operation = operation
             if operation is MachineState.STARTING:
                 self._settled.clear()
@@ -204,17 +252,32 @@ class Machine:
                 self._operation = None
                 self._settled.set()
 
-    async def _start_cold(self, say: Say) -> None:
-        began = time.monotonic()
-        config = self._store.load(self.name)
+    async def _start_or_fail(self, say: Say) -> None:
+        """A start that a person asked for: where it fails they are told, and nothing goes on by itself."""
+        config = self._read_config()  # what is wrong with it is a fact, and not remembered
         try:
-            session = await self._boot(config, say)
-            await self._bring_up(session, say)
+            await self._start_cold(config, say)
         except ProaError as error:
-            self._remember(intent="stopped", problem=Problem.of(error))
+            self._memo.change(intent="stopped", problem=Problem.of(error))
+            self._emit(
+                EventKind.FAILED, "it did not start", done="told whoever asked", problem=Problem.of(error)
+            )
             raise
+
+    def _read_config(self) -> MachineConfig:
+        if self._store.mend(self.name):
+            self._emit(EventKind.REPAIR, "its config was missing", done="made anew with the defaults")
+        return self._store.load(self.name)
+
+    async def _start_cold(self, config: MachineConfig, say: Say) -> None:
+        began = time.monotonic()
+        # Before the first step: an agent that dies in the middle is followed by one that goes on.
+        self._memo.change(intent="running", boot_id=boot_id())
+        session = await self._boot(config, say)
+        await self._bring_up(session, say)
         session.start_seconds = round(time.monotonic() - began, 2)
-        self._remember(
+        self._emit(EventKind.STATE, f"started in {session.start_seconds:.1f} s ({session.started_with})")
+        self._memo.change(
             intent="running",
             boot_id=boot_id(),
             started_with=session.started_with,
@@ -244,7 +307,7 @@ class Machine:
             await self._driver.make_disk(self.paths.data_disk, config.disk)
         make_private_folder(self.paths.runtime)
         last_logs.forget(self.paths)
-        lock = await self._take_lock()
+        lock = await adoption.take_lock(self._driver, self.paths)
         if lock is None:
             raise ProaError(
                 "machine-locked",
@@ -259,7 +322,7 @@ class Machine:
             write_atomic(self.paths.guest_config, guest_config.render(config, secret))
             say("hypervisor", f"booting with {info.accelerator}", None)
             hypervisor = await self._driver.boot(
-                self._spec(config, image, lock.fd), lambda text: say("hypervisor", text, None)
+                _spec(config, image, self.paths, lock.fd), lambda text: say("hypervisor", text, None)
             )
         finally:
             lock.release()
@@ -271,35 +334,6 @@ class Machine:
             await self._quit(session)
             raise
         return session
-
-    async def _take_lock(self) -> FileLock | None:
-        """The machine's lock; a hypervisor that an earlier agent lost is ended for it."""
-        lock = FileLock.try_acquire(self.paths.lock)
-        if lock is not None:
-            return lock
-        await self._driver.end_stray(self.name, self.paths.runtime)
-        deadline = time.monotonic() + LOCK_TIMEOUT
-        while lock is None and time.monotonic() < deadline:
-            lock = FileLock.try_acquire(self.paths.lock)
-            if lock is None:
-                await asyncio.sleep(0.05)
-        return lock
-
-    def _spec(self, config: MachineConfig, image: Image, lock_fd: int) -> BootSpec:
-        return BootSpec(
-            name=self.name,
-            cpus=config.cpus,
-            memory=config.memory,
-            kernel=image.kernel,
-            initrd=image.initrd,
-            root=image.root,
-            data_disk=self.paths.data_disk,
-            command_line=image.manifest.commandline,
-            guest_config=self.paths.guest_config,
-            runtime=self.paths.runtime,
-            console_log=self.paths.console_log,
-            lock_fd=lock_fd,
-        )
 
     async def _checked_image(self, config: MachineConfig, say: Say) -> Image:
         image = self._images.get(config.image) if config.image else self._images.newest()
@@ -317,38 +351,59 @@ class Machine:
         )
         session.engine_version = await self._engine(lambda: session.pool.open("engine")).version()
         await self._on_up(session)
+        self._guardian.up(session)
+
+    async def _go_on(self, session: Session, say: Say) -> None:
+        """Let a guest that was paused for its disk try again. Raises ProaError `host-disk-full` …"""
+        if await session.hypervisor.stall() is None:
+            return
+        say("hypervisor", "its disk could not be written, trying again", None)
+        await session.hypervisor.resume()
+        deadline = time.monotonic() + GO_ON_TIMEOUT
+        while (stall := await session.hypervisor.stall()) is None and time.monotonic() < deadline:
+            if await self._ping():
+                return
+            await asyncio.sleep(0.1)
+        if stall is not None:
+            room = free_disk(self.paths.folder)
+            raise health.disk_problem(self.name, stall, str(self.paths.folder), room).error()
 
     async def _finish_adoption(self, session: Session) -> None:
         async with self._busy:
             try:
-                await self._finish_start(session, lambda step, message, fraction: None)
+                if await session.hypervisor.stall() is None:
+                    await self._finish_start(session, _quietly)
+                else:
+                    self._guardian.up(session)  # it sees to it, and lets it go on
             except ProaError as error:
-                log.warning("%s: adopted, but not well: %s", self.name, error)
+                self._emit(EventKind.PROBLEM, "it was taken over, but is not well", problem=Problem.of(error))
+                self._guardian.up(session)
             finally:
                 self._operation = None
                 self._settled.set()
+        if self._memo.record.intent == "stopping" and self.session is session:
+            # The agent before this one was at it when it died.
+            await self.stop(_quietly)
 
     async def _end(self, say: Say, *, force: bool) -> None:
         session = self.session
-        if session is not None and not force:
+        # Before the first step: whatever becomes of this agent, the next one does not start it again.
+        self._memo.change(intent="stopping" if session is not None else "stopped")
+        if session is None:
+            await self._end_stray()
+            return
+        if not force and not self._guardian.paused:  # a paused guest hears nothing
             say("guest-agent", "powering off", None)
-            await self._power_off(session)
-        if session is not None:
-            await self._quit(session)
-        self._remember(intent="stopped")
+            await last_logs.keep(session, self.paths)
+            await session.power_off()
+        await self._quit(session)
+        self._memo.change(intent="stopped")
+        self._emit(EventKind.STATE, "stopped by force" if force else "stopped")
 
-    async def _power_off(self, session: Session) -> None:
-        """Ask the guest to end; whatever it answers, `_quit` comes after the bound."""
-        accelerator = session.hypervisor.accelerator
-        await last_logs.keep(session, self.paths)
-        try:
-            async with asyncio.timeout(POWER_OFF_TIMEOUT.get(accelerator, POWER_OFF_TIMEOUT_HARDWARE)):
-                await session.control.poweroff()
-                await asyncio.shield(session.hypervisor.ended)
-        except TimeoutError:
-            log.warning("%s: did not power off in time, ending it by force", self.name)
-        except ProaError as error:
-            log.warning("%s: cannot be asked to power off (%s), ending it by force", self.name, error)
+    async def _end_stray(self) -> None:
+        """End a hypervisor that could not be taken over, if there is one."""
+        if self._store.is_alive(self.name):
+            await self._driver.end_stray(self.name, self.paths.runtime, self.paths.lock)
 
     async def _quit(self, session: Session) -> None:
         if self.session is session:
@@ -357,33 +412,71 @@ class Machine:
         await session.hypervisor.quit()
         await session.close()
 
+    async def end_hung(self, session: Session, problem: Problem) -> None:
+        """The last resort for a guest or a hypervisor that does not answer: end it, start it again."""
+        async with self._busy:
+            if self.session is not session:
+                return
+            self._emit(EventKind.REPAIR, problem.message, done="it is ended by force", problem=problem)
+            await self._quit(session)
+            self._memo.change(problem=problem)
+        self._ended(problem)
+
     async def _watch(self, session: Session) -> None:
         """See the hypervisor's end within a moment, and say why."""
         reason = await asyncio.shield(session.hypervisor.ended)
-        if self.session is not session or self._operation is not None:
-            return  # whoever is at work sees it too
-        self.session = None
-        error = readiness.ended(reason, self.paths.console_log)
-        log.warning("%s: ended by itself: %s", self.name, error)
-        if reason is ExitReason.POWER_OFF:
-            self._remember(intent="stopped")
-        elif reason is not ExitReason.DIED:
-            self._remember(problem=Problem.of(error))
-        await self._on_down()
-        await session.close()
+        async with self._busy:  # whoever is at work sees it too, and may be about to deal with it
+            if self.session is not session:
+                return
+            self.session = None
+            problem = Problem.of(readiness.ended(reason, self.paths.console_log))
+            if reason is ExitReason.DIED and problem.code == "hypervisor-died":
+                problem = died(self.name)
+            await self._on_down()
+            await session.close()
+            if reason is ExitReason.POWER_OFF or self._memo.record.intent == "stopping":
+                self._memo.change(intent="stopped")
+                self._emit(EventKind.STATE, problem.message, done="it stays stopped")
+                return
+            self._memo.change(problem=problem)
+        self._ended(problem)
+
+    def _miss(self) -> None:
+        """No hypervisor is there: was one to be?"""
+        record = self._memo.record
+        if record.intent == "running" and record.boot_id == boot_id():
+            self._ended(record.problem or died(self.name))
+        elif record.intent == "running":
+            problem = rebooted(self.name)
+            self._memo.change(intent="stopped", problem=problem)
+            self._emit(
+                EventKind.STATE, problem.message, done="it is stopped until it is started", problem=problem
+            )
+        elif record.intent == "stopping":
+            self._memo.change(intent="stopped")
+
+    def _ended(self, problem: Problem) -> None:
+        if self._memo.record.intent == "running":
+            self._guardian.ended(problem)
 
     # -- facts -------------------------------------------------------------------------------
 
     def _facts(self, *, config_problem: Problem | None = None, engine_answers: bool = False) -> Facts:
-        record = self._store.record(self.name)
+        record = self._memo.record
         session = self.session
+        try:
+            alive = session is not None or self._store.is_alive(self.name)
+        except ProaError as error:
+            alive, config_problem = False, config_problem or Problem.of(error)
         return Facts(
             exists=self._store.exists(self.name),
             operation=self._operation,
-            alive=session is not None or self._store.is_alive(self.name),
+            alive=alive,
             engine_answers=engine_answers,
             config_problem=config_problem,
-            health_problem=self._health() if session else None,
+            health_problem=(self._guardian.problem or self._health()) if session else None,
+            notice=self._guardian.notice(),
+            recovering=self._guardian.recovering,
             wanted_running=record.intent == "running" and record.boot_id == boot_id(),
             last_problem=record.problem,
         )
@@ -411,8 +504,23 @@ class Machine:
             return False
         return True
 
-    def _remember(self, **changes: object) -> None:
-        record = msgspec.structs.replace(self._store.record(self.name), problem=None)
-        record = msgspec.structs.replace(record, **changes)
-        if self._store.exists(self.name):
-            self._store.keep_record(self.name, record)
+
+def _quietly(step: str, message: str, fraction: float | None) -> None:
+    """Nobody waits for a start that we make by ourselves; its end is an event."""
+
+
+def _spec(config: MachineConfig, image: Image, paths: MachinePaths, lock_fd: int) -> BootSpec:
+    return BootSpec(
+        name=config.name,
+        cpus=config.cpus,
+        memory=config.memory,
+        kernel=image.kernel,
+        initrd=image.initrd,
+        root=image.root,
+        data_disk=paths.data_disk,
+        command_line=image.manifest.commandline,
+        guest_config=paths.guest_config,
+        runtime=paths.runtime,
+        console_log=paths.console_log,
+        lock_fd=lock_fd,
+    )

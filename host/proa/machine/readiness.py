@@ -17,7 +17,7 @@ from proa.system.files import tail
 
 TAIL = 8  # lines of a log that a person will still read
 SERVICE_LOGS = {"containerd": "containerd", "engine": "dockerd", "network": "init"}
-# Restarts of a service after which a start says so instead of waiting for its bound.
+# Restarts of a service in a row after which a start says so instead of waiting for its bound.
 HOPELESS_RESTARTS = 4
 
 Say = Callable[[str, str], None]  # (step, message)
@@ -66,7 +66,7 @@ def hopeless(status: GuestStatus) -> ProaError | None:
         )
     for service, layer in (("containerd", "containerd"), ("dockerd", "engine")):
         state = status.services.get(service)
-        if state is not None and state.restarts >= HOPELESS_RESTARTS and state.state in ("failed", "backoff"):
+        if state is not None and state.failures >= HOPELESS_RESTARTS and state.state in ("failed", "backoff"):
             why = state.message
             if status.disk.state == "full":
                 why = f"the machine's disk is full ({why})"

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from proa.drivers.base import Hypervisor
 from proa.link.control import Control
 from proa.link.loopback import Loopback
 from proa.link.pool import LinkPool
+from proa.machine.lifecycle import Bound
+from proa.model.errors import ProaError
 from proa.system.tasks import Tasks
 
 log = logging.getLogger("proa.machine")
+
+# A graceful power-off lets containers end (10 s by Docker's own default) and flushes the disk.
+POWER_OFF_TIMEOUT = Bound(hardware=45, emulated=90)
 
 
 class Session:
     """What exists only while a hypervisor lives. `close` lets go of it; `hypervisor.quit` ends it."""
 
     def __init__(self, name: str, hypervisor: Hypervisor, secret: bytes) -> None:
+        self._name = name
         self.hypervisor = hypervisor
         self.tasks = Tasks(f"machine {name}")
         self.pool = LinkPool(Loopback(*hypervisor.link_address), secret, self.tasks)
@@ -24,6 +31,18 @@ class Session:
         self.engine_version = ""
         self.started_with = "cold"
         self.start_seconds: float | None = None
+
+    async def power_off(self) -> None:
+        """Ask the guest to end and wait for it; whatever it answers, returns when the bound is over."""
+        bound = POWER_OFF_TIMEOUT.seconds(self.hypervisor.accelerator)
+        try:
+            async with asyncio.timeout(bound):
+                await self.control.poweroff()
+                await asyncio.shield(self.hypervisor.ended)
+        except TimeoutError:
+            log.warning("%s: did not power off in time", self._name)
+        except ProaError as error:
+            log.warning("%s: cannot be asked to power off: %s", self._name, error)
 
     async def close(self) -> None:
         await self.control.close()

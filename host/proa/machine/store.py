@@ -55,7 +55,7 @@ class MachineRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What the last operation left: never the state itself, which is derived from facts."""
 
     version: int = STATE_VERSION
-    intent: Literal["running", "stopped"] = "stopped"
+    intent: Literal["running", "stopping", "stopped"] = "stopped"  # what a person last asked for
     boot_id: str = ""  # of the host, when it was last started
     started_with: str = ""
     start_seconds: float | None = None
@@ -147,11 +147,24 @@ class MachineStore:
         for log in (paths.console_log, paths.console_log.with_name(paths.console_log.name + ".1"), *kept):
             log.unlink(missing_ok=True)
 
-    def sweep(self) -> None:
-        """Remove what a crash in `create` or `delete` left."""
-        for entry in self._places.machines.glob(".*"):
-            if entry.name.startswith((".new-", ".old-")):
-                remove_tree(entry)
+    def sweep(self) -> list[str]:
+        """Remove what a crash in `create` or `delete` left, and say what that was."""
+        left = [
+            entry for entry in self._places.machines.glob(".*") if entry.name.startswith((".new-", ".old-"))
+        ]
+        # A folder with neither config nor disk holds nothing of anybody's.
+        left += [paths.folder for paths in map(self._places.machine, self.names()) if _is_hollow(paths)]
+        for entry in left:
+            remove_tree(entry)
+        return [str(entry) for entry in left]
+
+    def mend(self, name: str) -> bool:
+        """Give a machine with a disk but without a config the defaults; True if that was needed."""
+        paths = self._places.machine(name)
+        if paths.config.exists() or not paths.data_disk.exists():
+            return False
+        write_atomic(paths.config, _render(MachineConfig(name=name)).encode())
+        return True
 
     def record(self, name: str) -> MachineRecord:
         """The last record; a missing, broken or newer one counts as none (it holds no user's data)."""
@@ -170,6 +183,10 @@ class MachineStore:
 
     def paths(self, name: str) -> MachinePaths:
         return self._places.machine(name)
+
+
+def _is_hollow(paths: MachinePaths) -> bool:
+    return not (paths.config.exists() or paths.data_disk.exists() or is_held(paths.lock))
 
 
 def _render(config: MachineConfig) -> str:

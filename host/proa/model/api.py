@@ -11,6 +11,7 @@ DELETE /v1/machines/NAME                 -> lines of Message
 GET    /v1/machines/NAME/ports           list[PublishedPort]
 GET    /v1/machines/NAME/doctor          list[CheckResult] (the agent's half of `proa doctor`)
 GET    /v1/machines/NAME/logs?source=S&lines=N&follow=0|1   text, chunked; S is one of LOG_SOURCES
+GET    /v1/events?lines=N&follow=0|1&machine=NAME     lines of Event; without `machine` of all
 POST   /v1/machines/NAME/exec            ExecRequest, `Upgrade: proa-exec` -> 101 and exec frames
 
 A client may tell with any request, in the header `Proa-Docker`, what its shell has chosen (DockerChoice as

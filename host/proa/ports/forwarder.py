@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from proa.model.errors import ProaError
+from proa.model.events import Emit, EventKind
 from proa.model.machine import PublishedPort
 from proa.model.problem import Problem
 from proa.ports.listener import OpenStream, PortListener
-from proa.ports.planner import Bind, Binding, Key, Retarget, Unbind, plan
+from proa.ports.planner import Bind, Binding, Key, Retarget, Unbind, overlap, plan
 from proa.system.tasks import Tasks
 
 log = logging.getLogger("proa.ports")
@@ -20,8 +22,13 @@ FIRST_RETRY, MOST_RETRY = 0.5, 5.0  # seconds between attempts at a port that is
 class PortForwarder:
     """Binds what it is told to, and says what could not be bound."""
 
-    def __init__(self, machine: str, open_stream: OpenStream) -> None:
+    def __init__(
+        self, machine: str, open_stream: OpenStream, emit: Emit, holder: Callable[[Key], str | None]
+    ) -> None:
+        """`holder` names who of Proa's own holds a port: a container of another machine, say."""
         self._machine = machine
+        self._emit = emit
+        self._holder = holder
         self._open_stream = open_stream
         self._tasks = Tasks(f"ports of {machine}")
         self._wanted: dict[Key, Binding] = {}
@@ -55,12 +62,16 @@ class PortForwarder:
         except ProaError as error:
             if key.host_ip == "::" and error.code == "address-not-here":
                 return  # a host without IPv6: its 0.0.0.0 twin is all there is to bind
+            if error.code == "port-taken" and (ours := self._holder(key)):
+                error.why = f"by {ours}"
+            problem = Problem.of(error)
             if key not in self._problems:
-                log.warning("%s: %s; %s", binding.container, error, error.hint)
-            self._problems[key] = Problem.of(error)
+                done = "tried again until it is free" if error.code == "port-taken" else ""
+                self._emit(EventKind.PORT, f"{binding.container}: {error}", done=done, problem=problem)
+            self._problems[key] = problem
             return
         if self._problems.pop(key, None):
-            log.info("%s: port %d is bound now", binding.container, key.host_port)
+            self._emit(EventKind.PORT, f"{binding.container}: port {key.host_port} is bound now")
         self._listeners[key] = listener
 
     def _drop(self, key: Key) -> None:
@@ -78,6 +89,13 @@ class PortForwarder:
             for key in list(self._problems):
                 if key in self._wanted and key not in self._listeners:
                     await self._bind(self._wanted[key])
+
+    def holds(self, key: Key) -> str | None:
+        """The container of this machine whose port is bound where `key` would have to be."""
+        for mine in self._listeners:
+            if overlap(mine, key):
+                return self._wanted[mine].container if mine in self._wanted else None
+        return None
 
     def table(self) -> tuple[PublishedPort, ...]:
         """Every published port, and why it is not bound where it is not."""

@@ -44,6 +44,17 @@ class Key:
     protocol: str
 
 
+def overlap(one: Key, other: Key) -> bool:
+    """True where both bind one port of one address; an unspecified address is all of its family."""
+    same_family = (":" in one.host_ip) == (":" in other.host_ip)
+    everywhere = {one.host_ip, other.host_ip} & {"0.0.0.0", "::"}
+    return (
+        (one.host_port, one.protocol) == (other.host_port, other.protocol)
+        and same_family
+        and (one.host_ip == other.host_ip or bool(everywhere))
+    )
+
+
 @dataclass(frozen=True)
 class Binding:
     """A published port: where the host listens, and where in the guest it leads, best first."""

@@ -96,7 +96,8 @@ def make_private_folder(path: Path) -> Path:
         except OSError as error:
             raise explain(error, f"make {path} private") from error
     if not os.access(path, os.W_OK | os.X_OK):
-        raise explain(OSError(errno.EACCES, os.strerror(errno.EACCES)), f"write to {path}")
+        number = errno.EROFS if os.statvfs(path).f_flag & os.ST_RDONLY else errno.EACCES
+        raise explain(OSError(number, os.strerror(number)), f"write to {path}")
     return path
 
 

@@ -6,6 +6,7 @@ lock tells whether its hypervisor lives, whatever became of the agent.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -34,9 +35,14 @@ class FileLock:
 
     def write(self, text: str) -> None:
         """Say who holds it, for people and for `proa`."""
-        os.ftruncate(self.fd, 0)
-        os.lseek(self.fd, 0, os.SEEK_SET)
-        os.write(self.fd, text.encode())
+        try:
+            os.ftruncate(self.fd, 0)
+            os.lseek(self.fd, 0, os.SEEK_SET)
+            os.write(self.fd, text.encode())
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            # On a full disk the lock is held all the same, by somebody who cannot say so.
 
     def release(self) -> None:
         """Close our descriptor; where a child inherited it, the child goes on holding the lock."""
@@ -47,13 +53,17 @@ class FileLock:
 
 def is_held(path: Path) -> bool:
     """True while any process holds the lock at `path`."""
-    if not path.exists():
+    try:
+        # For reading: looking must work where the disk cannot be written.
+        fd = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+    except FileNotFoundError:
         return False
-    lock = FileLock.try_acquire(path)
-    if lock is None:
-        return True
-    lock.release()
-    return False
+    except OSError as error:
+        raise explain(error, f"look at the lock {path}") from error
+    try:
+        return not _lock(fd)
+    finally:
+        os.close(fd)
 
 
 def _lock(fd: int) -> bool:

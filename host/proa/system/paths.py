@@ -130,6 +130,10 @@ class Places:
         return self.logs / "agent.log"
 
     @property
+    def events(self) -> Path:
+        return self.logs / "events.jsonl"
+
+    @property
     def acceleration(self) -> Path:
         return self.cache / "acceleration.json"
 

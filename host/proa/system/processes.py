@@ -129,6 +129,39 @@ def alive(identity: ProcessIdentity) -> bool:
     return identify(identity.pid) == identity
 
 
+def holders(path: Path) -> list[ProcessIdentity]:
+    """Living processes of ours that have `path` open; empty where the system does not tell."""
+    if sys.platform != "linux":
+        return []
+    found = []
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit():
+            continue
+        identity = identify(int(process.name))
+        try:
+            if identity and any(_leads_to(entry, path) for entry in (process / "fd").iterdir()):
+                found.append(identity)
+        except OSError:
+            continue  # another user's, or it has ended
+    return found
+
+
+def _leads_to(entry: Path, path: Path) -> bool:
+    try:
+        return entry.readlink() == path
+    except OSError:
+        return False  # closed meanwhile
+
+
+def command_line(identity: ProcessIdentity) -> tuple[str, ...]:
+    """The words that the process was started with; empty where it is gone or the system does not tell."""
+    try:
+        words = Path(f"/proc/{identity.pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return ()
+    return tuple(os.fsdecode(word) for word in words) if alive(identity) else ()
+
+
 def kill(identity: ProcessIdentity, *, force: bool = False) -> bool:
     """Signal (SIGTERM, or SIGKILL) the process if it is proved to be that one; False if it is not there."""
     if sys.platform == "linux":

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -84,6 +85,50 @@ async def test_a_machine_is_made_listed_and_deleted(world: World) -> None:
     assert gone.state is MachineState.ABSENT
     assert await world.ask(lambda client: client.machines()) == []
     assert not (world.places.machines / "work").exists()
+    events = await world.ask(lambda client: list(client.events(10, machine="work")))
+    assert [event.message for event in events] == ["it was made", "it was deleted with its data"]
+    assert await world.ask(lambda client: list(client.events(10, machine="other"))) == []
+
+
+async def test_events_are_followed(world: World) -> None:
+    stream = world.client.events(0, follow=True)
+    waiting = asyncio.get_running_loop().run_in_executor(None, next, stream)
+    await world.make("work")
+    await world.make("work2")  # whether or not the first one came too early
+    async with asyncio.timeout(20):
+        assert (await waiting).kind == "state"
+
+
+async def test_two_at_once_make_or_delete_one_machine(world: World) -> None:
+    """Whoever comes second waits and sees what the first has done; nobody meets half a machine."""
+
+    def outcome(error: BaseException | object) -> str:
+        return error.code if isinstance(error, ProaError) else "done"
+
+    options = MachineOptions(memory=512 << 20)
+    create = partial(AgentClient.create, name="work", options=options, say=print)
+    start = partial(AgentClient.start, name="work", say=print)
+    delete = partial(AgentClient.delete, name="work", say=print)
+    stop = partial(AgentClient.stop, name="work", request=StopRequest(), say=print)
+    allowed = {
+        "create": {"done", "machine-exists"},
+        "start": {"image-missing", "machine-unknown"},  # it fails in this world, or the machine is gone
+        "delete": {"done", "machine-unknown"},
+        "stop": {"done", "machine-unknown"},
+    }
+    verbs = {"create": create, "start": start, "delete": delete, "stop": stop}
+    for first in verbs:
+        for second in verbs:
+            pair = (first, second)
+            found = await asyncio.gather(*(world.ask(verbs[name]) for name in pair), return_exceptions=True)
+            codes = [outcome(one) for one in found]
+            assert all(code in allowed[name] for name, code in zip(pair, codes, strict=True)), (pair, codes)
+            if pair == ("create", "create"):
+                assert sorted(codes) == ["done", "machine-exists"]
+            listed = [status.name for status in await world.ask(lambda client: client.machines())]
+            assert listed == [path.name for path in world.places.machines.iterdir()], pair
+            if listed:
+                await world.ask(delete)
 
 
 async def test_a_machine_has_a_docker_context_as_long_as_it_is_there(

@@ -85,3 +85,19 @@ def test_an_agent_that_cannot_start_says_why(places: Places) -> None:
     assert caught.value.code == "agent-did-not-start"
     assert str(places.agent_socket) in caught.value.why, caught.value.lines
     Path(places.agent_socket).rmdir()
+
+
+def test_an_agent_that_is_there_is_asked_though_nothing_can_be_written(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid = ensure_agent(places).info().pid
+
+    def refuse(self: Places) -> None:
+        raise ProaError("folder-not-writable", "cannot write")
+
+    monkeypatch.setattr(Places, "make", refuse)
+    assert ensure_agent(places).info().pid == pid
+    _end(places)
+    with pytest.raises(ProaError) as caught:
+        ensure_agent(places)
+    assert caught.value.code == "folder-not-writable"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import AsyncIterator
@@ -13,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from proa.drivers.base import BootSpec, DriverInfo, ExitReason
-from proa.drivers.qemu import disks
+from proa.drivers.qemu import disks, strays
 from proa.drivers.qemu.console import LOG_SIZE, ConsoleLog
 from proa.drivers.qemu.driver import QemuDriver
 from proa.drivers.qemu.hypervisor import QemuProcess
@@ -21,6 +23,7 @@ from proa.drivers.qemu.monitor import forwarded_port
 from proa.model.errors import ProaError
 from proa.system.locks import FileLock, is_held
 from proa.system.paths import Places
+from proa.system.processes import holders
 
 
 class World:
@@ -96,7 +99,9 @@ async def test_boot_is_paused_with_a_link_port_and_quit_ends_it(world: World) ->
 async def test_another_agent_adopts_what_the_first_let_go(world: World) -> None:
     first = await world.boot()
     await first.detach()
-    second = await QemuDriver(world.places).adopt(world.runtime, world.folder / "console.log")
+    second = await QemuDriver(world.places).adopt(
+        "m", world.runtime, world.folder / "lock", world.folder / "console.log"
+    )
     assert second is not None
     world.booted.append(second)
     assert (second.pid, second.link_address, await second.is_paused()) == (
@@ -120,18 +125,61 @@ async def test_a_stranger_is_not_adopted_and_lives(world: World) -> None:
     await hypervisor.quit()
     for change in ({"pid": os.getpid()}, {"version": 9}, {"pid": "x"}):
         state.write_text(json.dumps({**content, **change}))
-        assert await world.driver.adopt(world.runtime, world.folder / "console.log") is None
+        assert (
+            await world.driver.adopt("m", world.runtime, world.folder / "lock", world.folder / "console.log")
+            is None
+        )
 
 
-async def test_a_qemu_that_no_agent_knows_is_asked_to_end(world: World) -> None:
+async def _adopt(world: World) -> QemuProcess | None:
+    driver = QemuDriver(world.places)
+    return await driver.adopt("m", world.runtime, world.folder / "lock", world.folder / "console.log")
+
+
+async def test_a_qemu_whose_record_is_lost_is_recognised_and_adopted(world: World) -> None:
+    first = await world.boot()
+    await first.detach()
+    for content in (None, b"{", json.dumps({"version": 9}).encode()):
+        state = world.runtime / "hypervisor.json"
+        state.unlink() if content is None else state.write_bytes(content)
+        found = await _adopt(world)
+        assert found is not None
+        assert (found.pid, found.link_address, found.accelerator) == (first.pid, first.link_address, "tcg")
+        await found.detach()
+    world.booted.append(await _adopt(world) or first)
+
+
+@pytest.mark.parametrize("how", ["its socket is gone", "it hangs", "everything is gone"])
+async def test_a_qemu_that_cannot_be_asked_is_proved_and_ended(world: World, how: str) -> None:
     hypervisor = await world.boot()
-    (world.runtime / "hypervisor.json").unlink()
     await hypervisor.detach()
-    assert await world.driver.adopt(world.runtime, world.folder / "console.log") is None
-    await world.driver.end_stray("m", world.runtime)
-    async with asyncio.timeout(5):
+    if how == "it hangs":
+        os.kill(hypervisor.pid, signal.SIGSTOP)
+    else:
+        (world.runtime / "qmp.sock").unlink()
+    if how == "everything is gone":
+        shutil.rmtree(world.runtime)
+    assert await _adopt(world) is None
+    await world.driver.end_stray("m", world.runtime, world.folder / "lock")
+    async with asyncio.timeout(5):  # its last thread may end, and close the lock, a moment after its first
         while is_held(world.folder / "lock"):
             await asyncio.sleep(0.02)
+
+
+async def test_a_stranger_with_our_lock_in_its_hands_is_not_taken_for_a_qemu(world: World) -> None:
+    lock = world.folder / "lock"
+    lock.touch()
+    with lock.open() as file, subprocess.Popen(["sleep", "60"], stdin=file) as stranger:  # noqa: ASYNC220
+        assert stranger.pid in [identity.pid for identity in holders(lock)]
+        assert strays.find(lock, world.runtime) is None
+        await world.driver.end_stray("m", world.runtime, lock)
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+async def test_a_guest_that_was_never_paused_for_its_disk_has_no_stall(world: World) -> None:
+    hypervisor = await world.boot()
+    assert await hypervisor.stall() is None
 
 
 async def test_a_boot_that_fails_leaves_nothing_and_says_why(world: World) -> None:

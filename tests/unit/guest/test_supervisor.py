@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from proa_guest.supervisor import FIRST_DELAY, MOST_DELAY, WELL_AFTER, Service, next_due
+from proa_guest.supervisor import (
+    FIRST_DELAY,
+    HUNG_AFTER,
+    LEAST_LOOKS,
+    MOST_DELAY,
+    START_HUNG_AFTER,
+    WELL_AFTER,
+    Service,
+    next_due,
+)
 
 
 def test_a_service_waits_for_the_one_it_needs() -> None:
@@ -26,7 +35,15 @@ def test_restarts_come_later_and_later_with_a_bound() -> None:
     assert delays[0] == FIRST_DELAY
     assert delays == sorted(delays)
     assert delays[-1] == MOST_DELAY
-    assert service.report() == {"state": "backoff", "restarts": 12, "message": "x ended with status 1: boom"}
+    words = "x ended with status 1: boom"
+    assert service.report() == {
+        "state": "backoff",
+        "restarts": 12,
+        "failures": 12,
+        "message": words,
+        "ended": words,
+        "seconds": 0.0,
+    }
 
 
 def test_a_service_that_was_well_comes_back_soon() -> None:
@@ -35,7 +52,7 @@ def test_a_service_that_was_well_comes_back_soon() -> None:
         service.started(7, 0)
         service.exited(-9, "", 0)
     service.started(7, 100)
-    assert service.answered() and not service.answered()
+    assert service.answered(100) and not service.answered(101)
     service.exited(-9, "", 100 + WELL_AFTER + 1)
     assert service.due - (100 + WELL_AFTER + 1) == pytest.approx(FIRST_DELAY)
     assert "signal 9" in service.message
@@ -54,3 +71,65 @@ def test_the_next_due_service_bounds_the_sleep() -> None:
     first.started(1, 0)
     assert next_due([first, second], {}, 0) is None
     assert next_due([first, second], {"a": True}, 0) == 0
+
+
+def _running() -> Service:
+    service = Service("dockerd", ["dockerd"])
+    service.started(7, 0)
+    assert service.answered(6)
+    return service
+
+
+def test_a_start_is_measured_and_the_reason_of_an_end_outlives_the_restart() -> None:
+    service = _running()
+    assert service.report()["seconds"] == 6
+    service.exited(-9, "", 10)
+    service.started(8, 11)
+    assert service.answered(13)
+    report = service.report()
+    assert (report["message"], report["ended"]) == ("", "dockerd was ended by signal 9")
+    assert (report["seconds"], report["restarts"]) == (2, 1)
+
+
+def test_failures_in_a_row_are_counted_apart_from_all_restarts() -> None:
+    service = _running()
+    service.exited(1, "", 3)
+    service.started(8, 4)
+    service.exited(1, "", 5 + WELL_AFTER)
+    assert (service.restarts, service.failures) == (2, 1)
+
+
+def test_a_service_that_answers_nothing_for_long_is_hung_and_said_so() -> None:
+    service = _running()
+    looks = [10.0 + 2 * number for number in range(30)]
+    hung = next(now for now in looks if service.silent(now))
+    assert hung - looks[0] == pytest.approx(HUNG_AFTER, abs=2)
+    service.exited(-9, "some line of its log", hung)
+    assert service.message == f"dockerd did not answer for {HUNG_AFTER:.0f} s and was ended"
+    service.started(8, hung + 1)
+    assert not service.silent(hung + 2), "the next process begins anew"
+    service.exited(-9, "", hung + 3)
+    assert "signal 9" in service.message
+
+
+def test_a_busy_service_is_not_taken_for_a_hung_one() -> None:
+    service = _running()
+    for now in range(10, 1000, 2):
+        assert not service.silent(now)
+        if now % 20 == 0:
+            service.answered(now + 1)
+
+
+def test_a_guest_that_stood_still_has_hung_nobody() -> None:
+    service = _running()
+    assert not service.silent(10)
+    jump = 10_000.0
+    assert not any(service.silent(jump + look) for look in range(LEAST_LOOKS - 2))
+
+
+def test_a_start_has_longer() -> None:
+    service = Service("dockerd", ["dockerd"])
+    service.started(7, 0)
+    assert not any(service.silent(now) for now in range(0, int(START_HUNG_AFTER), 10))
+    assert service.silent(START_HUNG_AFTER)
+    assert not Service("x", ["x"]).silent(1000), "who does not run cannot hang"

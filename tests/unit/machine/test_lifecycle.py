@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proa.machine.lifecycle import BOUNDS, Facts, derive
+from proa.machine.lifecycle import BOUNDS, Facts, derive, rebooted
 from proa.model.machine import MachineState as S
 from proa.model.problem import LAYERS, Problem
 
@@ -29,6 +29,12 @@ LAST = Problem(code="guest-panicked", message="x", layer="kernel")
         (Facts(exists=True, wanted_running=True, last_problem=LAST), S.BROKEN, "guest-panicked"),
         (Facts(exists=True, last_problem=LAST), S.BROKEN, "guest-panicked"),
         (Facts(exists=True, config_problem=BAD_CONFIG), S.BROKEN, "config-corrupt"),
+        # while it is started again by itself, both are said: that, and why
+        (Facts(exists=True, wanted_running=True, recovering=LAST), S.BROKEN, "guest-panicked"),
+        (Facts(exists=True, operation=S.STARTING, recovering=LAST), S.STARTING, "guest-panicked"),
+        # a computer that was restarted has broken nothing
+        (Facts(exists=True, last_problem=rebooted("m")), S.STOPPED, "host-rebooted"),
+        (Facts(exists=True, alive=True, engine_answers=True, notice=LAST), S.RUNNING, "guest-panicked"),
         # a config broken while it runs is said, and the engine that answers is not denied
         (
             Facts(exists=True, alive=True, engine_answers=True, config_problem=BAD_CONFIG),

@@ -74,6 +74,18 @@ def test_keys_for_the_engine_are_kept_as_they_are(store: MachineStore) -> None:
     assert store.load("default").daemon == {"registry-mirrors": ["http://10.0.2.2:5000"]}
 
 
+def test_a_machine_with_a_disk_and_no_config_gets_one_and_keeps_its_disk(store: MachineStore) -> None:
+    _make(store)
+    assert not store.mend("default")
+    paths = store.paths("default")
+    paths.data_disk.write_text("precious")
+    paths.config.unlink()
+    store.sweep()
+    assert store.mend("default")
+    assert store.load("default").cpus == 1
+    assert paths.data_disk.read_text() == "precious"
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b'{"version": 99}', b'{"intent": 5}', b"\xff"])
 def test_a_broken_record_counts_as_none(store: MachineStore, content: bytes) -> None:
     _make(store)
@@ -87,7 +99,8 @@ def test_what_a_crash_left_is_swept_and_machines_are_not(store: MachineStore) ->
     (machines / ".new-other").mkdir()
     (machines / ".old-gone").mkdir()
     (machines / "not a name").mkdir()
-    store.sweep()
+    (machines / "hollow").mkdir()
+    assert sorted(Path(name).name for name in store.sweep()) == [".new-other", ".old-gone", "hollow"]
     assert sorted(entry.name for entry in machines.iterdir()) == [OURS, "default", "not a name"]
     assert store.names() == ("default",)
 

@@ -13,6 +13,8 @@ import pytest
 
 from proa.link.loopback import Loopback
 from proa.link.pool import LinkPool
+from proa.model.events import EventKind
+from proa.model.problem import Problem
 from proa.ports.forwarder import PortForwarder
 from proa.ports.planner import Binding, Key
 from proa.system.tasks import Tasks
@@ -31,11 +33,30 @@ async def agent(tmp_path: Path) -> AsyncIterator[NativeAgent]:
         yield agent
 
 
+class Said:
+    """What the forwarder said, and who else of ours holds a port."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[EventKind, str]] = []
+        self.others: dict[int, str] = {}
+
+    def emit(self, kind: EventKind, message: str, *, done: str = "", problem: Problem | None = None) -> None:
+        self.events.append((kind, message))
+
+    def holder(self, key: Key) -> str | None:
+        return self.others.get(key.host_port)
+
+
 @pytest.fixture
-async def forwarder(agent: NativeAgent) -> AsyncIterator[PortForwarder]:
+def said() -> Said:
+    return Said()
+
+
+@pytest.fixture
+async def forwarder(agent: NativeAgent, said: Said) -> AsyncIterator[PortForwarder]:
     tasks = Tasks("test")
     pool = LinkPool(Loopback("127.0.0.1", agent.port), agent.secret, tasks)
-    forwarder = PortForwarder("test", pool.open)
+    forwarder = PortForwarder("test", pool.open, said.emit, said.holder)
     yield forwarder
     await forwarder.close()
     await pool.close()
@@ -103,8 +124,22 @@ async def test_a_target_that_refuses_resets_the_client(forwarder: PortForwarder)
     writer.close()
 
 
+async def test_a_port_that_another_machine_holds_names_that_machine(
+    forwarder: PortForwarder, said: Said
+) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        said.others[port] = "the container 'web' of the machine 'work'"
+        await forwarder.apply(binding("127.0.0.1", port, "tcp:127.0.0.1:1"))
+        (row,) = forwarder.table()
+        assert row.problem is not None
+        assert row.problem.why == "by the container 'web' of the machine 'work'"
+
+
 async def test_a_taken_port_names_its_owner_and_a_free_one_and_is_taken_over(
-    forwarder: PortForwarder,
+    forwarder: PortForwarder, said: Said
 ) -> None:
     server, target = await hash_server()
     stranger = socket.socket()
@@ -121,6 +156,8 @@ async def test_a_taken_port_names_its_owner_and_a_free_one_and_is_taken_over(
         while forwarder.table()[0].problem is not None:
             await asyncio.sleep(0.02)
         assert await hashed("127.0.0.1", port, b"x") == hashlib.sha256(b"x").hexdigest()
+    assert [kind for kind, _ in said.events] == [EventKind.PORT] * 2, "once taken, once bound"
+    assert "is bound now" in said.events[-1][1]
 
 
 async def test_a_removed_port_is_given_back_and_open_connections_stay(forwarder: PortForwarder) -> None:

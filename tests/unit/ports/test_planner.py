@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from proa.ports.planner import Bind, Key, Retarget, Unbind, plan, wanted
+from proa.ports.planner import Bind, Key, Retarget, Unbind, overlap, plan, wanted
 
 
 def container(*ports: dict[str, Any], address: str = "172.17.0.2", name: str = "/web") -> dict[str, Any]:
@@ -63,3 +63,20 @@ def test_what_changed_is_what_is_done_and_freed_ports_go_first() -> None:
         Bind(after[Key("0.0.0.0", 3, "tcp")]),
     ]
     assert plan(after, after) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "found"),
+    [
+        ("127.0.0.1", "127.0.0.1", True),
+        ("0.0.0.0", "127.0.0.1", True),
+        ("127.0.0.1", "0.0.0.0", True),
+        ("127.0.0.1", "127.0.0.2", False),
+        ("0.0.0.0", "::", False),
+        ("::", "::1", True),
+    ],
+)
+def test_which_addresses_get_into_each_others_way(one: str, other: str, found: bool) -> None:
+    assert overlap(Key(one, 80, "tcp"), Key(other, 80, "tcp")) is found
+    assert not overlap(Key(one, 80, "tcp"), Key(other, 81, "tcp"))
+    assert not overlap(Key(one, 80, "tcp"), Key(other, 80, "udp"))

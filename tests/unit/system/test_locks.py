@@ -26,3 +26,15 @@ async def test_a_lock_lives_as_long_as_the_child_that_inherited_it(tmp_path: Pat
 def test_looking_at_a_lock_that_nobody_made_makes_none(tmp_path: Path) -> None:
     assert not is_held(tmp_path / "lock")
     assert not (tmp_path / "lock").exists()
+
+
+def test_looking_at_a_lock_makes_no_file_and_needs_no_right_to_write(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    assert not is_held(path)
+    assert not path.exists()
+    lock = FileLock.try_acquire(path)
+    assert lock is not None
+    path.chmod(0o400)
+    assert is_held(path)
+    lock.release()
+    assert not is_held(path)

@@ -86,9 +86,8 @@ class MachineRoutes:
         docker = contexts.choice_of(request)
 
         async def start(say: Say) -> MachineStatus:
-            if self._agent.find(name) is None:
-                await self._make(name, options, say)
-            status = await self._agent.get(name).machine.start(say)
+            attendant = await self._agent.ensure(name, options, say)
+            status = await attendant.machine.start(say)
             await contexts.publish(docker, name, self._socket(name), say)
             return status
 
@@ -114,8 +113,7 @@ class MachineRoutes:
 
         async def delete(say: Say) -> MachineStatus:
             socket = self._socket(machine.name)
-            await machine.delete(say)
-            await self._agent.forget(machine.name)
+            await self._agent.delete(machine.name, say)
             await contexts.withdraw(docker, machine.name, socket, say)
             return MachineStatus(name=machine.name, state=MachineState.ABSENT)
 

@@ -52,7 +52,10 @@ def kernel(spec: BootSpec, accelerator: str) -> list[str]:
 
 
 def disks(spec: BootSpec) -> list[str]:
-    """The formats are named and the data disk's backing file is null: nothing a disk says is followed."""
+    """The formats are named and the data disk's backing file is null: nothing a disk says is followed.
+
+    A write that fails pauses the guest: reported, it would cost the guest's file system its journal.
+    """
     root = f"driver=file,node-name=root-file,filename={escape(spec.root)},read-only=on,auto-read-only=off"
     data = f"driver=file,node-name=data-file,filename={escape(spec.data_disk)},discard=unmap,aio=threads"
     # Only in its JSON form can the option say null.
@@ -70,7 +73,7 @@ def disks(spec: BootSpec) -> list[str]:
         *("-device", "virtio-blk-pci,drive=root,serial=proa-root"),
         *("-blockdev", data),
         *("-blockdev", json.dumps(qcow2)),
-        *("-device", "virtio-blk-pci,drive=data,serial=proa-data,discard=on"),
+        *("-device", "virtio-blk-pci,drive=data,serial=proa-data,discard=on,werror=stop"),
     ]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from proa.drivers.base import BootSpec, Capabilities, DriverInfo
-from proa.drivers.qemu import acceleration, command, disks
+from proa.drivers.qemu import acceleration, command, disks, strays
 from proa.drivers.qemu.console import ConsoleReader
 from proa.drivers.qemu.hypervisor import QemuProcess
 from proa.drivers.qemu.monitor import Monitor, forwarded_port
@@ -29,6 +29,7 @@ OLDEST = (7, 2)
 STATE_VERSION = 1
 SOCKET_TIMEOUT = 20.0  # seconds until QEMU's monitor is there; a loaded host needs some
 STRAY_TIMEOUT = 5.0
+ADOPT_TIMEOUT = 4.0  # seconds for a monitor to answer a new agent; one that hangs is not adopted
 DYING = 0.5  # seconds that a QEMU whose monitor failed has to end by itself
 POLL = 0.02
 PROGRAMS = {"x86_64": "qemu-system-x86_64", "amd64": "qemu-system-x86_64", "aarch64": "qemu-system-aarch64"}
@@ -42,7 +43,7 @@ class Booted(msgspec.Struct, frozen=True):
     version: int
     pid: int
     started: str  # proa.system.processes.ProcessIdentity
-    link_port: int
+    link_port: int  # 0 until it has told
     accelerator: str
     name: str
 
@@ -111,6 +112,8 @@ class QemuDriver:
         _sweep(spec.runtime)
         identity = spawn_detached(argv, log=spec.runtime / "qemu.log", pass_fds=(spec.lock_fd,))
         try:
+            # Who it is, at once: should this agent die now, the next one can prove it.
+            _record(spec, identity, 0, accelerator)
             return await self._take(spec, identity, accelerator)
         except BaseException as error:
             died = isinstance(error, ProaError) and await _dies(identity)
@@ -129,57 +132,98 @@ class QemuDriver:
         monitor = Monitor(spec.name)
         await _until_socket(spec.runtime / "qmp.sock", identity)
         await monitor.connect(spec.runtime / "qmp.sock")
-        told = await monitor.execute("human-monitor-command", {"command-line": "info usernet"})
-        port = forwarded_port(str(told), command.LINK_ADDRESS, command.LINK_PORT)
-        if port is None:
-            raise ProaError(
-                "hypervisor-refused",
-                "QEMU did not forward the link's port",
-                why=str(told)[:300],
-                layer="hypervisor",
-            )
+        port = await _link_port(monitor)
         console = await ConsoleReader.open(spec.runtime / "console.sock", spec.console_log, fresh=True)
-        booted = Booted(STATE_VERSION, identity.pid, identity.started, port, accelerator, spec.name)
-        write_atomic(spec.runtime / "hypervisor.json", msgspec.json.encode(booted))
+        _record(spec, identity, port, accelerator)
         return QemuProcess(identity, monitor, console, accelerator, port)
 
-    async def adopt(self, runtime: Path, console_log: Path) -> QemuProcess | None:
+    async def adopt(self, name: str, runtime: Path, lock: Path, console_log: Path) -> QemuProcess | None:
         """Never signals: who is not proved to be the QEMU that was booted here is left alone."""
-        try:
-            booted = msgspec.json.decode(read_bytes(runtime / "hypervisor.json"), type=Booted)
-        except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError, ProaError):
+        booted = _booted(runtime)
+        identity = ProcessIdentity(booted.pid, booted.started) if booted else strays.find(lock, runtime)
+        if identity is None or not alive(identity):
             return None
-        identity = ProcessIdentity(booted.pid, booted.started)
-        if booted.version != STATE_VERSION or not alive(identity):
-            return None
-        monitor = Monitor(booted.name)
+        monitor = Monitor(name)
         try:
-            await monitor.connect(runtime / "qmp.sock")
+            await monitor.connect(runtime / "qmp.sock", timeout=ADOPT_TIMEOUT)
+            if booted is None or not booted.link_port:
+                booted = await self._recognise(name, identity, monitor)
+                write_atomic(runtime / "hypervisor.json", msgspec.json.encode(booted))
             console = await ConsoleReader.open(runtime / "console.sock", console_log, fresh=False)
         except ProaError as error:
-            log.warning("%s: %s", booted.name, error)
+            log.warning("%s: %s", name, error)
             await monitor.close()
             return None
         return QemuProcess(identity, monitor, console, booted.accelerator, booted.link_port)
 
-    async def end_stray(self, name: str, runtime: Path) -> None:
+    async def _recognise(self, name: str, identity: ProcessIdentity, monitor: Monitor) -> Booted:
+        """What hypervisor.json would say of a QEMU of ours. Raises ProaError `hypervisor-silent` …"""
+        kvm = await monitor.execute("query-kvm")
+        hardware = isinstance(kvm, dict) and kvm.get("enabled") is True
+        port = await _link_port(monitor)
+        # Who has no record can only be found on Linux, where it is the one or the other.
+        return Booted(STATE_VERSION, identity.pid, identity.started, port, "kvm" if hardware else "tcg", name)
+
+    async def end_stray(self, name: str, runtime: Path, lock: Path) -> None:
         """The socket may be about to appear: an agent can die between QEMU's start and its first word."""
-        socket = runtime / "qmp.sock"
+        booted = _booted(runtime)
+        identity = ProcessIdentity(booted.pid, booted.started) if booted else strays.find(lock, runtime)
+        if identity is not None and alive(identity):
+            await self._ask_to_end(name, runtime)
+            if not await _dies(identity):
+                log.warning("%s: its QEMU does not answer, ending it by force", name)
+                kill(identity, force=True)
+                await wait_end(identity)
+            return
         deadline = asyncio.get_running_loop().time() + STRAY_TIMEOUT
         while asyncio.get_running_loop().time() < deadline:
-            monitor = Monitor(name)
-            try:
-                await monitor.connect(socket)
-                told = await monitor.execute("query-name")
-                if isinstance(told, dict) and told.get("name") == name:
-                    log.warning("%s: ending a QEMU that no agent knows", name)
-                    await monitor.execute("quit")
-                    return
-            except ProaError as error:
-                log.debug("%s: %s", name, error)
-            finally:
-                await monitor.close()
+            if await self._ask_to_end(name, runtime):
+                return
             await asyncio.sleep(POLL * 10)
+
+    async def _ask_to_end(self, name: str, runtime: Path) -> bool:
+        """True if a QEMU of that name answered on the machine's socket, and was told to end."""
+        monitor = Monitor(name)
+        try:
+            await monitor.connect(runtime / "qmp.sock", timeout=ADOPT_TIMEOUT)
+            told = await monitor.execute("query-name")
+            if isinstance(told, dict) and told.get("name") == name:
+                log.warning("%s: ending a QEMU that no agent knows", name)
+                await monitor.execute("quit")
+                return True
+        except ProaError as error:
+            log.debug("%s: %s", name, error)
+        finally:
+            await monitor.close()
+        return False
+
+
+def _record(spec: BootSpec, identity: ProcessIdentity, port: int, accelerator: str) -> None:
+    booted = Booted(STATE_VERSION, identity.pid, identity.started, port, accelerator, spec.name)
+    write_atomic(spec.runtime / "hypervisor.json", msgspec.json.encode(booted))
+
+
+def _booted(runtime: Path) -> Booted | None:
+    """What was written of the QEMU that was booted here last, if it can be read."""
+    try:
+        booted = msgspec.json.decode(read_bytes(runtime / "hypervisor.json"), type=Booted)
+    except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError, ProaError):
+        return None
+    return booted if booted.version == STATE_VERSION else None
+
+
+async def _link_port(monitor: Monitor) -> int:
+    """The loopback port of the guest's link. Raises ProaError `hypervisor-refused`, `hypervisor-silent`."""
+    told = await monitor.execute("human-monitor-command", {"command-line": "info usernet"})
+    port = forwarded_port(str(told), command.LINK_ADDRESS, command.LINK_PORT)
+    if port is None:
+        raise ProaError(
+            "hypervisor-refused",
+            "QEMU did not forward the link's port",
+            why=str(told)[:300],
+            layer="hypervisor",
+        )
+    return port
 
 
 def _missing(why: str) -> ProaError:

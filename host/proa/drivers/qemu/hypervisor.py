@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
-from proa.drivers.base import ExitReason
+from proa.drivers.base import ExitReason, Stall
 from proa.drivers.qemu.console import ConsoleReader
 from proa.drivers.qemu.monitor import Monitor
 from proa.model.errors import ProaError
 from proa.system.processes import ProcessIdentity, kill, wait_end
 from proa.system.tasks import Tasks
+
+IO_ERROR = "io-error"  # qapi/run-state.json: the last write failed, and the guest was paused for it
 
 
 class QemuProcess:
@@ -53,7 +55,24 @@ class QemuProcess:
 
     async def is_paused(self) -> bool:
         status = await self._monitor.execute("query-status")
-        return isinstance(status, dict) and status.get("running") is not True
+        # One that cannot write its disk is paused too, but its start came to an end long ago.
+        return (
+            isinstance(status, dict)
+            and status.get("running") is not True
+            and status.get("status") != IO_ERROR
+        )
+
+    async def stall(self) -> Stall | None:
+        status = await self._monitor.execute("query-status")
+        if not isinstance(status, dict) or status.get("status") != IO_ERROR:
+            return None
+        blocks = await self._monitor.execute("query-block")
+        told = (
+            [block.get("io-status") for block in blocks if isinstance(block, dict)]
+            if isinstance(blocks, list)
+            else []
+        )
+        return Stall.NO_SPACE if "nospace" in told else Stall.FAILED
 
     async def resume(self) -> None:
         await self._monitor.execute("cont")
