@@ -8,7 +8,7 @@ from proa.agent.attendant import Attendant
 from proa.agent.server import ApiServer
 from proa.drivers.qemu.driver import QemuDriver
 from proa.images.store import ImageStore
-from proa.machine.host_checks import check_sizes
+from proa.machine.host_checks import check_driver, check_sizes
 from proa.machine.store import MachineStore
 from proa.model.errors import ProaError
 from proa.model.machine import MachineOptions
@@ -64,13 +64,7 @@ class Agent:
     async def make(self, name: str, options: MachineOptions) -> Attendant:
         """Make a machine that this host can run; nothing is left where it cannot. Raises ProaError."""
         config = self.store.plan(name, options)
-        if config.driver != self.driver.name:
-            raise ProaError(
-                "driver-unknown",
-                f"there is no driver {config.driver!r}",
-                why=f"drivers: {self.driver.name}",
-                usage=True,
-            )
+        check_driver(config.driver, self.driver)
         check_sizes(config)
         self.store.create(config)
         return await self._attend(name)

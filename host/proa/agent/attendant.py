@@ -6,6 +6,7 @@ import logging
 
 import msgspec
 
+from proa.agent.configure import Configurator
 from proa.drivers.base import Driver
 from proa.engine.proxy import EngineProxy
 from proa.images.store import ImageStore
@@ -43,6 +44,7 @@ class Attendant:
             on_up=self._up,
             on_down=self._down,
         )
+        self.config = Configurator(self.machine, store, images, driver)
         self._tasks = Tasks(f"attendant {name}")
         self._proxy = EngineProxy(
             lambda: self.machine.open_stream("engine"), settled=self._ports_settled, machine=name

@@ -8,13 +8,25 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
 
 from proa import __version__
-from proa.model.api import API_VERSION, AgentInfo, Done, ExecRequest, Failed, Message, Progress, StopRequest
+from proa.model.api import (
+    API_VERSION,
+    AgentInfo,
+    ConfigChange,
+    ConfigChanged,
+    Done,
+    ExecRequest,
+    Failed,
+    Message,
+    Progress,
+    SettingValue,
+    StopRequest,
+)
 from proa.model.errors import ProaError
 from proa.model.machine import MachineOptions, MachineStatus, PublishedPort
 from proa.model.problem import Problem
@@ -22,6 +34,7 @@ from proa.system.paths import Places
 
 T = TypeVar("T")
 
+CONFIGURE_TIMEOUT = 400.0  # seconds; a running engine checks a change, and takes it over
 ANSWER_TIMEOUT = 30.0  # seconds for a question; long work has none, it says that it goes on
 
 
@@ -83,6 +96,20 @@ class AgentClient:
 
     def ports(self, name: str) -> list[PublishedPort]:
         return self._get(_machine(name, "ports"), list[PublishedPort])
+
+    def config(self, name: str, *, reveal: bool = False) -> list[SettingValue]:
+        return self._get(_machine(name, f"config?reveal={int(reveal)}"), list[SettingValue])
+
+    def setting(self, name: str, key: str) -> SettingValue:
+        return self._get(_machine(name, "config", quote(key, safe="")), SettingValue)
+
+    def configure(self, name: str, changes: dict[str, Any]) -> ConfigChanged:
+        """Set keys (None: take away); none of them where one is refused."""
+        body = msgspec.json.encode(ConfigChange(changes=changes))
+        with contextlib.closing(
+            self._ask("POST", _machine(name, "config"), body, timeout=CONFIGURE_TIMEOUT)
+        ) as response:
+            return msgspec.json.decode(response.read(), type=ConfigChanged)
 
     def known(self, name: str) -> None:
         """Raise ProaError `machine-unknown` unless there is such a machine."""

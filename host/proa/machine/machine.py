@@ -14,7 +14,7 @@ import msgspec
 from proa.drivers.base import BootSpec, Driver, ExitReason
 from proa.images.store import Image, ImageStore
 from proa.link.stream import LinkStream
-from proa.machine import guest_config, readiness
+from proa.machine import authorities, guest_config, readiness
 from proa.machine.host_checks import check_room, check_sizes
 from proa.machine.lifecycle import Facts, derive
 from proa.machine.session import Session
@@ -231,6 +231,7 @@ class Machine:
     async def _boot(self, config: MachineConfig, say: Say) -> Session:
         """From a config to a guest that runs; nothing is left where it fails."""
         check_sizes(config)
+        certificates = authorities.collect(config)
         check_room(self._places)
         image = await self._checked_image(config, say)
         info = await self._driver.probe(
@@ -254,7 +255,7 @@ class Machine:
         secret = guest_config.new_secret()
         try:
             write_atomic(self.paths.link_key, secret)
-            write_atomic(self.paths.guest_config, guest_config.render(config, secret))
+            write_atomic(self.paths.guest_config, guest_config.render(config, secret, certificates))
             say("hypervisor", f"booting with {info.accelerator}", None)
             hypervisor = await self._driver.boot(
                 self._spec(config, image, lock.fd), lambda text: say("hypervisor", text, None)
