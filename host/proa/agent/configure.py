@@ -112,7 +112,9 @@ class Configurator:
             changed = {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
             if changed & settings.RELOADABLE:
                 # The engine keeps what its file no longer names: a list is emptied by an empty one.
-                emptied = {key: [] for key in changed - new.keys() if isinstance(old[key], list)}
+                emptied: dict[str, Any] = {
+                    key: [] for key in changed - new.keys() if isinstance(old[key], list)
+                }
                 await self._reload({**new, **emptied})
                 changed -= emptied.keys() & settings.RELOADABLE
             live = changed <= settings.RELOADABLE & new.keys()
