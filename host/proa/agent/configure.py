@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -145,9 +145,7 @@ class Configurator:
     async def _reload(self, daemon: dict[str, Any]) -> None:
         """Give the engine its new configuration, and wait until it says that it has taken it over."""
         engine = EngineApi(lambda: self._machine.open_stream("engine"))
-        info = await engine.get_json("/info")
-        # By the guest's clock: an event before that is of an earlier reload.
-        since = str(info["SystemTime"]) if isinstance(info, dict) and "SystemTime" in info else time.time()
+        since = _moment(await engine.get_json("/info"))
         await self._in_guest(_APPLY, daemon)
         filters = '{"type":["daemon"],"event":["reload"]}'
         query = urlencode({"since": since, "filters": filters})
@@ -233,6 +231,20 @@ class _Command(asyncio.Protocol):
 
     def text(self) -> str:
         return self._output[:MOST_OUTPUT].decode("utf-8", "replace")
+
+
+def _moment(info: object) -> str:
+    """The engine's own time as its `events` takes it: what came before is of an earlier reload.
+
+    Raises ProaError `engine-silent`.
+    """
+    try:
+        told = info["SystemTime"] if isinstance(info, dict) else ""
+        return f"{datetime.fromisoformat(told).timestamp():.6f}"
+    except (KeyError, TypeError, ValueError) as error:
+        raise ProaError(
+            "engine-silent", "the engine does not answer", why="it does not tell its time", layer="engine"
+        ) from error
 
 
 def _checked(key: str, value: Any) -> Any:

@@ -11,6 +11,7 @@ import pytest
 
 from proa.agent.agent import Agent
 from proa.agent.client import AgentClient
+from proa.agent.configure import _moment
 from proa.model.errors import ProaError
 from proa.model.machine import MachineOptions
 from proa.system.paths import Places
@@ -106,3 +107,11 @@ async def test_a_file_that_cannot_be_read_is_not_written(world: World) -> None:
         await world.set(cpus=1)
     assert caught.value.code == "config-corrupt"
     assert world.file.read_text() == "version = 1\ncpus = = 2\n"
+
+
+def test_the_engines_time_is_given_back_to_it_as_a_number() -> None:
+    assert _moment({"SystemTime": "2026-11-25T03:27:57.513968953Z"}) == "1795577277.513968"
+    for odd in ({}, [], {"SystemTime": 3}, {"SystemTime": "soon"}):
+        with pytest.raises(ProaError) as caught:
+            _moment(odd)
+        assert caught.value.code == "engine-silent"
