@@ -12,6 +12,7 @@ CONFIG = "/run/proa/config.json"
 CONFIG_VERSION = 1
 NETNS = "link"
 BEAT = "/run/proa/agent.beat"  # touched by the guest agent for as long as it is well
+AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 RANDOMISE = "/proc/sys/kernel/randomize_va_space"
 _MOUNTS = (
     # kind, place, options
@@ -93,7 +94,16 @@ def read_config(text: str) -> dict[str, object]:
     for name in ("link", "network", "daemon"):
         if not isinstance(config.get(name), dict):
             raise SetupFailed(f"the machine's config has no table {name!r}")
+    if not isinstance(config.get("certificates", ""), str):  # later than version 1's first hosts
+        raise SetupFailed("the machine's config has certificates that are no text")
     return config
+
+
+def trust(certificates: str, bundle: str = AUTHORITIES) -> None:
+    """Add certificates (PEM) to the bundle that everything in the guest trusts; the root forgets it."""
+    if certificates:
+        with open(bundle, "a", encoding="utf-8") as file:  # noqa: PTH123
+            file.write("\n" + certificates)
 
 
 def randomise_addresses() -> bool:
@@ -126,6 +136,7 @@ def take_config() -> dict[str, object]:
     _write(CONFIG, json.dumps(agent), 0o600)
     os.makedirs("/etc/docker", exist_ok=True)  # noqa: PTH103
     _write("/etc/docker/daemon.json", json.dumps(config["daemon"]), 0o600)
+    trust(str(config.get("certificates", "")))
     return config
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import shutil
@@ -20,6 +19,7 @@ from tests.support import debian_images  # noqa: E402
 from tests.support.caches import cache_folder, guest_image  # noqa: E402
 from tests.support.clients import Docker  # noqa: E402
 from tests.support.commands import run  # noqa: E402
+from tests.support.debian_images import BuiltImage  # noqa: E402
 from tests.support.homes import PROA, Home  # noqa: E402
 from tests.support.native import native_agent  # noqa: E402
 from tests.support.native_engine import NativeEngine, native_engine  # noqa: E402
@@ -35,12 +35,16 @@ def image() -> Path:
 
 
 @pytest.fixture(scope="session")
-def registry() -> Iterator[Registry]:
+def test_images() -> tuple[BuiltImage, ...]:
+    return debian_images.build_all(cache_folder("test-images"), lambda line: print(line, file=sys.stderr))
+
+
+@pytest.fixture(scope="session")
+def registry(test_images: tuple[BuiltImage, ...]) -> Iterator[Registry]:
     """Docker Hub's mirror for the guest, with all test images."""
-    images = debian_images.build_all(cache_folder("test-images"), lambda line: print(line, file=sys.stderr))
     storage = Path("/tmp") / f"proa-registry-{secrets.token_hex(4)}"
     try:
-        with serve(storage, images) as registry:
+        with serve(storage, test_images) as registry:
             yield registry
     finally:
         shutil.rmtree(storage, ignore_errors=True)
@@ -58,9 +62,8 @@ def home(image: Path) -> Iterator[Home]:
 def machine(home: Home, registry: Registry) -> Iterator[dict[str, Any]]:
     """The status of the running machine `default`, booted once for all tests that only use it."""
     home.ok("create", "default", "--cpus", "1", "--memory", MEMORY, "--disk", "20GiB")
-    config = home.folder / "machines/default/machine.toml"
-    keys = "".join(f"{key} = {json.dumps(value)}\n" for key, value in registry.daemon_config.items())
-    config.write_text(config.read_text() + keys)  # the table [daemon] is the file's last
+    home.ok("config", "set", "registry.mirrors", f"http://{registry.address}")
+    home.ok("config", "set", "registry.insecure", registry.address)
     home.ok("start")
     yield home.status()
     home.ok("delete", "default", "--yes")

@@ -274,9 +274,11 @@ def test_two_machines_share_an_agent_and_a_port_names_the_other(
 ) -> None:
     home.ok("create", "second", "--memory", "1GiB", "--disk", "5GiB")
     try:
-        config = home.folder / "machines/second/machine.toml"
-        keys = "".join(f"{key} = {json.dumps(value)}\n" for key, value in registry.daemon_config.items())
-        config.write_text(config.read_text() + keys)
+        for key, value in (
+            ("registry.mirrors", f"http://{registry.address}"),
+            ("registry.insecure", registry.address),
+        ):
+            home.ok("config", "set", "--machine", "second", key, value)
         home.ok("start", "second")
         second = Docker(home, "second")
         assert docker("ps").status == second("ps").status == 0

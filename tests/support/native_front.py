@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from proa.model.events import EventKind
+from proa.model.problem import Problem
 from tests.support.homes import REPOSITORY
 from tests.support.native import NativeAgent
 
@@ -77,6 +79,10 @@ def native_front(agent: NativeAgent, folder: Path) -> Iterator[NativeFront]:
         process.communicate()
 
 
+def _no_journal(kind: EventKind, message: str, *, done: str = "", problem: Problem | None = None) -> None:
+    """Nobody reads this front's events."""
+
+
 async def _serve(config: dict[str, object]) -> None:
     from proa.engine.proxy import EngineProxy
     from proa.link.loopback import Loopback
@@ -91,7 +97,7 @@ async def _serve(config: dict[str, object]) -> None:
     port = config["port"]
     assert isinstance(port, int)
     pool = LinkPool(Loopback("127.0.0.1", port), bytes.fromhex(str(config["secret"])), tasks)
-    forwarder = PortForwarder("native", pool.open)
+    forwarder = PortForwarder("native", pool.open, _no_journal, lambda key: None)
     watcher = PortWatcher(EngineApi(lambda: pool.open("engine")), forwarder.apply, tasks)
     await watcher.settled()
     proxy = EngineProxy(lambda: pool.open("engine"), settled=watcher.settled, machine="native")

@@ -9,6 +9,7 @@ import http.client
 import json
 import shutil
 import socket
+import ssl
 import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -27,19 +28,15 @@ START_TIMEOUT = 20.0
 
 @dataclass(frozen=True)
 class Registry:
-    """`port` is on the host's 127.0.0.1."""
+    """`port` is on the host's 127.0.0.1; with `tls` nobody here checks whose it is."""
 
     port: int
+    tls: bool = False
 
     @property
     def address(self) -> str:
         """As image names in the guest carry it."""
         return f"{GATEWAY}:{self.port}"
-
-    @property
-    def daemon_config(self) -> dict[str, list[str]]:
-        """Keys of daemon.json: Docker Hub's mirror, and a registry of its own without TLS."""
-        return {"registry-mirrors": [f"http://{self.address}"], "insecure-registries": [self.address]}
 
     def push(self, image: BuiltImage) -> None:
         """Blobs first, then the manifest that names them, as the registry demands."""
@@ -78,7 +75,13 @@ class Registry:
         expect: int | tuple[int, ...],
     ) -> tuple[bytes, str]:
         """The body and the Location of the answer."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = (
+            http.client.HTTPSConnection(
+                "127.0.0.1", self.port, timeout=60, context=ssl._create_unverified_context()
+            )
+            if self.tls
+            else http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        )
         try:
             connection.request(method, path, body=body, headers=headers or {})
             answer = connection.getresponse()
@@ -91,14 +94,19 @@ class Registry:
 
 
 @contextmanager
-def serve(storage: Path, images: Iterable[BuiltImage]) -> Iterator[Registry]:
-    """A registry with `images`, its storage made anew and its process ended with the block."""
+def serve(
+    storage: Path, images: Iterable[BuiltImage], tls: tuple[Path, Path] | None = None
+) -> Iterator[Registry]:
+    """A registry with `images`, its storage made anew and its process ended with the block.
+
+    `tls` is a certificate and its key.
+    """
     program = shutil.which("docker-registry")
     assert program, "docker-registry is missing: apt-get install docker-registry"
-    registry = Registry(free_port())
+    registry = Registry(free_port(), tls=tls is not None)
     storage.mkdir(parents=True)
     config = storage / "config.yml"
-    config.write_text(_config(storage / "data", registry.port))
+    config.write_text(_config(storage / "data", registry.port, tls))
     journal = storage / "registry.log"
     with (
         journal.open("wb") as log,
@@ -119,13 +127,14 @@ def free_port() -> int:
         return port
 
 
-def _config(data: Path, port: int) -> str:
+def _config(data: Path, port: int, tls: tuple[Path, Path] | None) -> str:
     """Docker Registry 2.8's configuration file, which is YAML and so may be JSON."""
     return json.dumps(
         {
             "version": "0.1",
             "log": {"level": "warn", "accesslog": {"disabled": True}},
             "storage": {"filesystem": {"rootdirectory": str(data)}, "delete": {"enabled": True}},
-            "http": {"addr": f"127.0.0.1:{port}", "secret": "one process only"},
+            "http": {"addr": f"127.0.0.1:{port}", "secret": "one process only"}
+            | ({"tls": {"certificate": str(tls[0]), "key": str(tls[1])}} if tls else {}),
         }
     )

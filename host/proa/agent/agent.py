@@ -11,7 +11,7 @@ from proa.agent.journal import Journal
 from proa.agent.server import ApiServer
 from proa.drivers.qemu.driver import QemuDriver
 from proa.images.store import ImageStore
-from proa.machine.host_checks import check_sizes
+from proa.machine.host_checks import check_driver, check_sizes
 from proa.machine.store import MachineStore
 from proa.model.errors import ProaError
 from proa.model.events import EventKind
@@ -100,13 +100,7 @@ class Agent:
 
     async def _make(self, name: str, options: MachineOptions) -> Attendant:
         config = self.store.plan(name, options)
-        if config.driver != self.driver.name:
-            raise ProaError(
-                "driver-unknown",
-                f"there is no driver {config.driver!r}",
-                why=f"drivers: {self.driver.name}",
-                usage=True,
-            )
+        check_driver(config.driver, self.driver)
         check_sizes(config)
         self.store.create(config)
         self.journal.emit_for(name)(EventKind.STATE, "it was made")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from proa.agent.configure import Configurator
 from proa.drivers.base import Driver
 from proa.engine.proxy import EngineProxy
 from proa.images.store import ImageStore
@@ -56,6 +57,7 @@ class Attendant:
         )
         self._emit = emit
         self._holder = holder
+        self.config = Configurator(self.machine, store, images, driver)
         self._tasks = Tasks(f"attendant {name}")
         self._proxy = EngineProxy(
             lambda: self.machine.open_stream("engine"), settled=self._ports_settled, machine=name

@@ -9,7 +9,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -19,12 +19,15 @@ from proa.model.api import (
     API_VERSION,
     DOCKER_HEADER,
     AgentInfo,
+    ConfigChange,
+    ConfigChanged,
     DockerChoice,
     Done,
     ExecRequest,
     Failed,
     Message,
     Progress,
+    SettingValue,
     StopRequest,
 )
 from proa.model.doctor import CheckResult
@@ -36,6 +39,7 @@ from proa.system.paths import Places
 
 T = TypeVar("T")
 
+CONFIGURE_TIMEOUT = 400.0  # seconds; a running engine checks a change, and takes it over
 ANSWER_TIMEOUT = 30.0  # seconds for a question; long work has none, it says that it goes on
 MOST_BODY = 16 << 20  # bytes of an answer
 DOCTOR_TIMEOUT = 60.0  # its checks are bounded by themselves
@@ -121,6 +125,20 @@ class AgentClient:
     def doctor(self, name: str) -> list[CheckResult]:
         """What the agent's checks found; they need a while where a guest does not answer."""
         return self._get(_machine(name, "doctor"), list[CheckResult], DOCTOR_TIMEOUT)
+
+    def config(self, name: str, *, reveal: bool = False) -> list[SettingValue]:
+        return self._get(_machine(name, f"config?reveal={int(reveal)}"), list[SettingValue])
+
+    def setting(self, name: str, key: str) -> SettingValue:
+        return self._get(_machine(name, "config", quote(key, safe="")), SettingValue)
+
+    def configure(self, name: str, changes: dict[str, Any]) -> ConfigChanged:
+        """Set keys (None: take away); none of them where one is refused."""
+        body = msgspec.json.encode(ConfigChange(changes=changes))
+        with contextlib.closing(
+            self._ask("POST", _machine(name, "config"), body, timeout=CONFIGURE_TIMEOUT)
+        ) as response:
+            return msgspec.json.decode(response.read(), type=ConfigChanged)
 
     def known(self, name: str) -> None:
         """Raise ProaError `machine-unknown` unless there is such a machine."""

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from proa import __version__
 from proa.agent.answers import LongWork, as_json, problems
+from proa.agent.routes.config import ConfigRoutes
 from proa.agent.routes.diagnosis import DiagnosisRoutes
 from proa.agent.routes.events import EventRoutes
 from proa.agent.routes.machines import MachineRoutes
@@ -40,6 +41,7 @@ class ApiServer:
         app.add_routes(MachineRoutes(self._agent, self._work).table())
         app.add_routes(DiagnosisRoutes(self._agent).table())
         app.add_routes(EventRoutes(self._agent.journal).table())
+        app.add_routes(ConfigRoutes(self._agent).table())
         # Work in progress ends with the agent, not after a grace period: machines are adopted again.
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()

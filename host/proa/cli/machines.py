@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
@@ -10,7 +12,10 @@ from proa.cli.common import agent, machine_name, name_argument, progress
 from proa.model.api import StopRequest
 from proa.model.errors import ProaError
 from proa.model.machine import MachineOptions, MachineStatus
+from proa.model.settings import BY_KEY, show
 from proa.model.sizes import parse_size
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @click.command(epilog="Example:  proa start")
@@ -59,25 +64,28 @@ def restart_verb(name: str | None, cold: bool) -> None:
     _say_ready(status)
 
 
+def _setting_option(key: str) -> Callable[[F], F]:
+    """An option of `create` with the check and the help of the setting that it gives."""
+    setting = BY_KEY[key]
+    default = f" Default: {show(setting.default)}." if show(setting.default) else ""
+    return click.option(f"--{key}", help=setting.help + default)
+
+
 @click.command(epilog="Example:  proa create work --cpus 2 --memory 4GiB --disk 100GiB")
 @click.argument("name")
-@click.option("--cpus", type=int, help="Processors (default 1).")
-@click.option("--memory", metavar="SIZE", help="Memory, for example 4GiB (default 2GiB).")
-@click.option("--disk", metavar="SIZE", help="The most its disk may grow to (default 60GiB).")
-@click.option("--driver", help="The hypervisor's driver (default qemu).")
-@click.option("--image", help="A guest image's id (default: the newest).")
-def create_verb(
-    name: str, cpus: int | None, memory: str | None, disk: str | None, driver: str | None, image: str | None
-) -> None:
+@_setting_option("cpus")
+@_setting_option("memory")
+@_setting_option("disk")
+@_setting_option("driver")
+@_setting_option("image")
+def create_verb(name: str, **given: str | None) -> None:
     """Make a machine without starting it."""
     machine = machine_name(name)
-    options = MachineOptions(
-        cpus=cpus,
-        memory=None if memory is None else parse_size(memory),
-        disk=None if disk is None else parse_size(disk),
-        driver=driver,
-        image=image,
-    )
+    chosen = {key: BY_KEY[key].parse((word,)) for key, word in given.items() if word is not None}
+    for key in ("memory", "disk"):
+        if key in chosen:
+            chosen[key] = parse_size(chosen[key])
+    options = MachineOptions(**chosen)
     with agent() as client, progress() as say:
         client.create(machine, options, say)
     click.echo(f"{machine} is made; start it: proa start {machine}")

@@ -21,6 +21,7 @@ VERBS = {
     "restart": ("machines", "Stop and start a machine."),
     "create": ("machines", "Make a machine without starting it."),
     "delete": ("machines", "Remove a machine with all its data."),
+    "config": ("config", "Look at a machine's settings and change them."),
     "status": ("look", "What a machine is doing, measured from its engine."),
     "list": ("look", "All machines."),
     "ports": ("look", "Published ports, and why one is not bound."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from proa.drivers.base import Driver
 from proa.model.errors import ProaError
 from proa.model.machine import MachineConfig
 from proa.model.sizes import GIB, MIB, show_size
@@ -24,7 +25,7 @@ def check_sizes(config: MachineConfig) -> None:
             "memory-too-large",
             f"{config.name!r} cannot have {show_size(config.memory)} of memory",
             why=f"this computer has {memory / GIB:.1f} GiB in all",
-            hint="choose less, half of it for example (memory in machine.toml, or proa create --memory)",
+            hint="choose less, half of it for example (proa config set memory, or proa create --memory)",
             usage=True,
         )
     if config.memory < LEAST_MEMORY:
@@ -32,7 +33,7 @@ def check_sizes(config: MachineConfig) -> None:
             "memory-too-small",
             f"{config.name!r} cannot work with {show_size(config.memory)} of memory",
             why=f"the engine needs {show_size(LEAST_MEMORY)} at least",
-            hint="choose more, for example 2GiB (memory in machine.toml, or proa create --memory)",
+            hint="choose more, for example 2GiB (proa config set memory, or proa create --memory)",
             usage=True,
         )
     if config.disk < LEAST_DISK:
@@ -40,7 +41,7 @@ def check_sizes(config: MachineConfig) -> None:
             "disk-too-small",
             f"{config.name!r} cannot work with a disk of {show_size(config.disk)}",
             why=f"images and containers need {show_size(LEAST_DISK)} at least",
-            hint="choose more: it takes room only as it fills (disk in machine.toml, or proa create --disk)",
+            hint="choose more: it takes room only as it fills (proa config set disk, or proa create --disk)",
             usage=True,
         )
     if config.cpus > cpus:
@@ -48,8 +49,16 @@ def check_sizes(config: MachineConfig) -> None:
             "too-many-cpus",
             f"{config.name!r} cannot have {config.cpus} CPUs",
             why=f"this computer has {cpus}",
-            hint="choose fewer (cpus in machine.toml, or proa create --cpus)",
+            hint="choose fewer (proa config set cpus, or proa create --cpus)",
             usage=True,
+        )
+
+
+def check_driver(name: str, driver: Driver) -> None:
+    """Raise ProaError `driver-unknown` unless `driver` is the one that is named."""
+    if name != driver.name:
+        raise ProaError(
+            "driver-unknown", f"there is no driver {name!r}", why=f"drivers: {driver.name}", usage=True
         )
 
 

@@ -12,7 +12,7 @@ from typing import Protocol
 from proa.drivers.base import BootSpec, Driver, ExitReason
 from proa.images.store import Image, ImageStore
 from proa.link.stream import LinkStream
-from proa.machine import adoption, guest_config, health, last_logs, readiness
+from proa.machine import adoption, authorities, guest_config, health, last_logs, readiness
 from proa.machine.guardian import Guardian
 from proa.machine.host_checks import check_room, check_sizes
 from proa.machine.lifecycle import Facts, derive, died, rebooted
@@ -295,6 +295,7 @@ class Machine:
     async def _boot(self, config: MachineConfig, say: Say) -> Session:
         """From a config to a guest that runs; nothing is left where it fails."""
         check_sizes(config)
+        certificates = authorities.collect(config)
         check_room(self._places)
         image = await self._checked_image(config, say)
         info = await self._driver.probe(
@@ -319,7 +320,7 @@ class Machine:
         secret = guest_config.new_secret()
         try:
             write_atomic(self.paths.link_key, secret)
-            write_atomic(self.paths.guest_config, guest_config.render(config, secret))
+            write_atomic(self.paths.guest_config, guest_config.render(config, secret, certificates))
             say("hypervisor", f"booting with {info.accelerator}", None)
             hypervisor = await self._driver.boot(
                 _spec(config, image, self.paths, lock.fd), lambda text: say("hypervisor", text, None)

@@ -13,6 +13,7 @@ from proa.link.control import GuestStatus
 from proa.machine.lifecycle import BOUNDS
 from proa.machine.session import Session
 from proa.model.errors import ProaError
+from proa.model.settings import mask
 from proa.system.files import tail
 
 TAIL = 8  # lines of a log that a person will still read
@@ -66,12 +67,24 @@ def hopeless(status: GuestStatus) -> ProaError | None:
         )
     for service, layer in (("containerd", "containerd"), ("dockerd", "engine")):
         state = status.services.get(service)
+        if state is not None and state.restarts and "unable to configure the Docker daemon" in state.message:
+            return _daemon_refused(mask(state.message))
         if state is not None and state.failures >= HOPELESS_RESTARTS and state.state in ("failed", "backoff"):
             why = state.message
             if status.disk.state == "full":
                 why = f"the machine's disk is full ({why})"
             return ProaError(f"{layer}-fails", f"{service} does not start in the guest", why=why, layer=layer)
     return None
+
+
+def _daemon_refused(why: str) -> ProaError:
+    return ProaError(
+        "daemon-config-refused",
+        "the engine refuses its configuration",
+        why=why,
+        hint="take the key away: proa config unset daemon.KEY (proa config list shows what is set)",
+        layer="engine",
+    )
 
 
 def _service_ready(name: str) -> Callable[[GuestStatus], bool]:

@@ -1,17 +1,21 @@
 """Machines on disk: `machines/NAME/machine.toml` (the user's) and `state.json` (ours).
 
 machine.toml, version 1: `version`, `cpus`, `memory`, `disk` (sizes as text), `driver`,
-`image`, and a table `daemon` with keys of the engine's daemon.json.
+`image`, a table `daemon` with keys of the engine's daemon.json, and what else is in the table of
+settings (proa.model.settings), a dot in a key being a table.
 """
 
 from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
 
+from proa.machine.config_file import edit
+from proa.model import settings
 from proa.model.api import LOG_SOURCES
 from proa.model.errors import ProaError
 from proa.model.machine import CONFIG_VERSION, MachineConfig, MachineOptions
@@ -23,10 +27,10 @@ from proa.system.locks import is_held
 from proa.system.paths import MachinePaths, Places
 
 STATE_VERSION = 1
-MOST_CPUS = 512  # what q35 offers
 
 _TEMPLATE = """\
 # The machine {name!r}. Change what you like, then: proa restart {name}
+# All there is to set: proa config list
 version = {version}
 cpus = {cpus}
 memory = "{memory}"
@@ -41,14 +45,8 @@ image = {image}
 """
 
 
-class _ConfigFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    version: int
-    cpus: int = MachineConfig.cpus
-    memory: str = show_size(2 << 30)
-    disk: str = show_size(60 << 30)
-    driver: str = "qemu"
-    image: str = ""
-    daemon: dict[str, Any] = {}
+_FIELDS = frozenset(("cpus", "memory", "disk", "driver", "image", "daemon"))
+_SIZES = frozenset(("memory", "disk"))
 
 
 class MachineRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,27 +81,48 @@ class MachineStore:
 
     def load(self, name: str) -> MachineConfig:
         """The config, checked. Raises ProaError `config-corrupt` naming the file and the place in it."""
+        return self._read(name, self.text(name))
+
+    def text(self, name: str) -> str:
+        """What is in `machine.toml`. Raises ProaError `config-corrupt`."""
         path = self._places.machine(name).config
         try:
-            file = msgspec.convert(tomllib.loads(read_bytes(path).decode()), _ConfigFile)
-            if file.version != CONFIG_VERSION:
-                raise ValueError(f"version {file.version} is not {CONFIG_VERSION}: another Proa wrote it")
-            config = MachineConfig(
-                name=name,
-                cpus=file.cpus,
-                memory=parse_size(file.memory),
-                disk=parse_size(file.disk),
-                driver=file.driver,
-                image=file.image,
-                daemon=file.daemon,
-            )
+            return read_bytes(path).decode()
         except FileNotFoundError as error:
             raise _corrupt(path, "it is missing", name) from error
-        except (ValueError, ProaError) as error:  # TOML, UTF-8 and msgspec errors are ValueErrors
+        except UnicodeDecodeError as error:
+            raise _corrupt(path, str(error), name) from error
+
+    def _read(self, name: str, text: str) -> MachineConfig:
+        path = self._places.machine(name).config
+        try:
+            content = tomllib.loads(text)
+            version = content.pop("version", None)
+            if version != CONFIG_VERSION or isinstance(version, bool):
+                raise ValueError(f"version {version} is not {CONFIG_VERSION}: another Proa wrote it")
+            found = settings.read(content)
+        except ProaError as error:
+            why = f"{error.message}: {error.why or error.hint}"
+            raise _corrupt(path, why.partition("\n")[0], name) from error
+        except (ValueError, RecursionError) as error:  # TOML's errors are ValueErrors
             raise _corrupt(path, str(error).partition("\n")[0], name) from error
-        if not 1 <= config.cpus <= MOST_CPUS:
-            raise _corrupt(path, f"cpus is {config.cpus}, and must be 1 to {MOST_CPUS}", name)
-        return config
+        fields = {key: found.pop(key) for key in _FIELDS.intersection(found)}
+        for key in _SIZES.intersection(fields):
+            fields[key] = parse_size(fields[key])
+        return MachineConfig(name=name, values=found, **fields)
+
+    def set(self, name: str, changes: Mapping[str, Any]) -> tuple[str, MachineConfig]:
+        """The text and the config that dotted keys with new values (None: taken away) would give.
+
+        Nothing is written: `keep_text` does that. Raises ProaError.
+        """
+        before = self.text(name)
+        self._read(name, before)
+        after = edit(before, changes)
+        return after, self._read(name, after)
+
+    def keep_text(self, name: str, text: str) -> None:
+        write_atomic(self._places.machine(name).config, text.encode())
 
     def plan(self, name: str, options: MachineOptions) -> MachineConfig:
         """The config that a new machine would have. Raises ProaError `bad-name`, `machine-exists`."""

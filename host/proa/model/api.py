@@ -8,6 +8,9 @@ POST   /v1/machines/NAME/start           MachineOptions -> lines of Message (mak
 POST   /v1/machines/NAME/stop            StopRequest    -> lines of Message
 POST   /v1/machines/NAME/restart         StopRequest    -> lines of Message
 DELETE /v1/machines/NAME                 -> lines of Message
+GET    /v1/machines/NAME/config?reveal=0|1 list[SettingValue], passwords hidden unless asked for
+GET    /v1/machines/NAME/config/KEY      SettingValue
+POST   /v1/machines/NAME/config          ConfigChange -> ConfigChanged
 GET    /v1/machines/NAME/ports           list[PublishedPort]
 GET    /v1/machines/NAME/doctor          list[CheckResult] (the agent's half of `proa doctor`)
 GET    /v1/machines/NAME/logs?source=S&lines=N&follow=0|1   text, chunked; S is one of LOG_SOURCES
@@ -22,6 +25,8 @@ Long work streams one Message a line: Progress lines, then exactly one Done or F
 """
 
 from __future__ import annotations
+
+from typing import Any, Literal
 
 import msgspec
 
@@ -63,6 +68,30 @@ class ExecRequest(msgspec.Struct, frozen=True, kw_only=True):
     rows: int = 24
     columns: int = 80
     term: str = "xterm"
+
+
+class SettingValue(msgspec.Struct, frozen=True, kw_only=True):
+    """One setting of a machine; the shape of `proa config get --json`."""
+
+    key: str
+    value: Any  # the default where nothing is given
+    given: bool
+    default: Any
+    type: str
+    effect: str  # `live` or `restart`
+    help: str
+
+
+class ConfigChange(msgspec.Struct, frozen=True, kw_only=True):
+    """Keys with new values in the form of machine.toml; null takes a key away."""
+
+    changes: dict[str, Any]
+
+
+class ConfigChanged(msgspec.Struct, frozen=True, kw_only=True):
+    """`live`: in force; `restart`, `start`: with that; `none`: it was so already."""
+
+    effect: Literal["live", "restart", "start", "none"]
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from proa.model import settings
 from proa.model.problem import Problem
 from proa.model.sizes import GIB
 
@@ -23,6 +24,11 @@ class MachineConfig(msgspec.Struct, frozen=True, kw_only=True):
     driver: str = "qemu"
     image: str = ""  # an image's id, or empty: the newest there is
     daemon: dict[str, Any] = {}  # keys of the engine's daemon.json, given to it as they are
+    values: dict[str, Any] = {}  # what is set of all other settings (proa.model.settings)
+
+    def setting(self, key: str) -> Any:
+        """The value of a setting that has no field of its own, or its default."""
+        return self.values.get(key, settings.BY_KEY[key].default)
 
 
 class MachineOptions(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -24,3 +25,15 @@ def test_what_the_host_writes_the_guest_reads() -> None:
 def test_another_config_is_refused(text: str) -> None:
     with pytest.raises(setup.SetupFailed):
         setup.read_config(text)
+
+
+def test_certificates_are_added_to_what_is_trusted(tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle.crt"
+    bundle.write_text("old")
+    setup.trust("", str(bundle))
+    setup.trust("new\n", str(bundle))
+    assert bundle.read_text() == "old\nnew\n"
+    with pytest.raises(setup.SetupFailed):
+        setup.read_config(
+            json.dumps({"version": 1, "link": {}, "network": {}, "daemon": {}, "certificates": 3})
+        )
