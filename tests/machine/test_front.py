@@ -225,7 +225,7 @@ def test_save_and_load_two_gigabytes(engine: NativeEngine, front: NativeFront, t
     """`docker save | docker load`, both through Proa at once: the image comes back with its id."""
     stage = Stage(front.socket, "busybox")
     container = stage.container("sh", "-c", "head -c 2147483648 /dev/urandom >/big")
-    stage.ask("POST", f"/containers/{container}/wait")
+    docker(engine, front.socket, "wait", container, timeout=300).check()
     docker(engine, front.socket, "commit", container, "big", timeout=300).check()
     stage.sweep()
     image = docker(engine, front.socket, "image", "inspect", "-f", "{{.Id}}", "big").check().out
