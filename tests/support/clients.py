@@ -24,7 +24,7 @@ class Docker:
         self.home = home
         self.machine = machine
         self.socket = home.folder / "run" / machine / "docker.sock"
-        plain, plugged = home.folder / "docker-config", home.folder / "docker-config-plugins"
+        plain, plugged = home.docker_config, home.folder / "docker-config-plugins"
         for folder in (plain, plugged):
             folder.mkdir(exist_ok=True)
         # No plugins here, so that `proa docker build` and `compose` have to bring the image's own.

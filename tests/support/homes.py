@@ -32,10 +32,12 @@ class Home:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or Path("/tmp") / f"proa-{secrets.token_hex(4)}"
+        # Beside it, as a user's is: `proa reset` leaves nothing of the home.
+        self.docker_config = self.folder.with_name(f"{self.folder.name}-docker")
         self.environ = {
             **{key: value for key, value in os.environ.items() if not key.startswith(("PROA_", "DOCKER_"))},
             "PROA_HOME": str(self.folder),
-            "DOCKER_CONFIG": str(self.folder / "docker-config"),
+            "DOCKER_CONFIG": str(self.docker_config),
         }
 
     def __enter__(self) -> Home:
@@ -118,7 +120,8 @@ class Home:
         for pid in self.hypervisors():
             os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not self.hypervisors(), 20, "the hypervisors ended")
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for folder in (self.folder, self.docker_config):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def wait_until(condition: Any, timeout: float, what: str) -> Any:

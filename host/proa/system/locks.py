@@ -56,7 +56,7 @@ def is_held(path: Path) -> bool:
     try:
         # For reading: looking must work where the disk cannot be written.
         fd = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
         raise explain(error, f"look at the lock {path}") from error
