@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from proa.system.paths import OURS
 from tests.support.homes import PATH, Home, Result
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(300)]
@@ -51,7 +52,7 @@ def refused(result: Result, code: str, *words: str, status: int = 1) -> None:
 
 def nothing_made(home: Home, name: str = "default") -> None:
     machines = home.folder / "machines"
-    left = [entry.name for entry in machines.iterdir()] if machines.exists() else []
+    left = [entry.name for entry in machines.iterdir() if entry.name != OURS] if machines.exists() else []
     assert left == [], left
     assert not (home.folder / "run" / name / "docker.sock").exists()
     assert home.hypervisors() == []
