@@ -13,7 +13,7 @@ from tests.support.commands import run
 from tests.support.homes import wait_until
 from tests.support.terminals import terminal
 
-pytestmark = [pytest.mark.machine, pytest.mark.timeout(480)]
+pytestmark = [pytest.mark.machine, pytest.mark.timeout(900)]
 
 DOCKERFILE = """\
 FROM node:18
