@@ -134,8 +134,8 @@ class Guardian:
         self._guest = None
         try:
             while self._machine.session is session and not session.hypervisor.ended.done():
-                self._tell_news(session)
-                if not self._machine.busy:
+                if not self._machine.busy:  # what a command does to it is no news
+                    self._tell_news(session)
                     for action in state.look(await self._look(session)):
                         await self._carry_out(action, session)
                     if not session.engine_version and self._guest and self._guest.engine.state == "ready":
