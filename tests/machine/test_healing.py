@@ -132,7 +132,7 @@ def test_a_hung_guest_agent_is_ended_by_the_guest_itself(home: Home, docker: Doc
     docker("ps")
 
 
-@pytest.mark.by_hand
+@pytest.mark.long
 def test_a_guest_out_of_memory_loses_the_culprit_and_nothing_else(home: Home, docker: Docker) -> None:
     docker("ps")
     since, before = newest(home), service(home, "dockerd")["restarts"]
@@ -268,7 +268,7 @@ def test_a_read_only_disk_is_said_and_looking_still_works(small: Home) -> None:
     small.ok("start")
 
 
-@pytest.mark.by_hand
+@pytest.mark.long
 def test_two_machines_share_an_agent_and_a_port_names_the_other(
     home: Home, docker: Docker, registry: Any
 ) -> None:
