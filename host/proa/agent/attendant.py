@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 import msgspec
 
@@ -11,12 +12,14 @@ from proa.engine.proxy import EngineProxy
 from proa.images.store import ImageStore
 from proa.machine.machine import Machine
 from proa.machine.session import Session
+from proa.machine.sleep.images import SavedPort
 from proa.machine.store import MachineStore
 from proa.model.errors import ProaError
 from proa.model.machine import MachineState, MachineStatus, PublishedPort
 from proa.model.problem import Problem
 from proa.ports.engine_api import EngineApi
 from proa.ports.forwarder import PortForwarder
+from proa.ports.planner import Binding, Key
 from proa.ports.watcher import PortWatcher
 from proa.system.paths import Places
 from proa.system.sockets import listen_private
@@ -42,10 +45,14 @@ class Attendant:
             engine=EngineApi,
             on_up=self._up,
             on_down=self._down,
+            on_asleep=self._asleep,
+            ports=self._saved_ports,
         )
         self._tasks = Tasks(f"attendant {name}")
         self._proxy = EngineProxy(
-            lambda: self.machine.open_stream("engine"), settled=self._ports_settled, machine=name
+            lambda: self.machine.open_stream("engine", by="a docker request"),
+            settled=self._ports_settled,
+            machine=name,
         )
         self._forwarder: PortForwarder | None = None
         self._watcher: PortWatcher | None = None
@@ -53,6 +60,7 @@ class Attendant:
     async def open(self) -> None:
         """Adopt the machine if it runs, and answer on its engine socket."""
         await self.machine.adopt()
+        await self._hold_ports()
         await self._proxy.serve(listen_private(self.machine.paths.engine_socket))
 
     async def close(self) -> None:
@@ -74,13 +82,34 @@ class Attendant:
 
     async def _up(self, session: Session) -> None:
         """The engine answers: bind what it publishes before anybody is told so."""
-        if self._forwarder is not None:
+        if self._watcher is not None:
             return
-        self._forwarder = PortForwarder(self.name, session.pool.open)
+        self._forwarder = self._forwarder or self._new_forwarder()
         self._watcher = PortWatcher(
             EngineApi(lambda: session.pool.open("engine")), self._forwarder.apply, self._tasks
         )
         await self._watcher.settled()
+
+    def _new_forwarder(self) -> PortForwarder:
+        return PortForwarder(
+            self.name, lambda target: self.machine.open_stream(target, by="a connection to a published port")
+        )
+
+    async def _asleep(self) -> None:
+        """It was suspended: its ports stay bound, and the first connection wakes it."""
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            await watcher.close()
+
+    async def _hold_ports(self) -> None:
+        """Bind the ports of a machine that was suspended by an earlier agent."""
+        asleep = self.machine.sleeper.asleep() if self.machine.suspended else None
+        if asleep is not None and self._forwarder is None:
+            self._forwarder = self._new_forwarder()
+            await self._forwarder.apply(from_saved(asleep.ports))
+
+    def _saved_ports(self) -> tuple[SavedPort, ...]:
+        return to_saved(self._forwarder.bindings()) if self._forwarder else ()
 
     async def _down(self) -> None:
         forwarder, self._forwarder = self._forwarder, None
@@ -93,3 +122,28 @@ class Attendant:
     async def _ports_settled(self) -> None:
         if self._watcher is not None:
             await self._watcher.settled()
+
+
+def to_saved(bindings: Iterable[Binding]) -> tuple[SavedPort, ...]:
+    """Bindings as a memory image keeps them."""
+    return tuple(
+        SavedPort(
+            host_ip=binding.key.host_ip,
+            host_port=binding.key.host_port,
+            protocol=binding.key.protocol,
+            container=binding.container,
+            container_id=binding.container_id,
+            container_port=binding.container_port,
+            targets=binding.targets,
+        )
+        for binding in bindings
+    )
+
+
+def from_saved(ports: Iterable[SavedPort]) -> dict[Key, Binding]:
+    """What `to_saved` kept."""
+    found = {}
+    for port in ports:
+        key = Key(port.host_ip, port.host_port, port.protocol)
+        found[key] = Binding(key, port.container, port.container_id, port.container_port, port.targets)
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import time
 
 import click
 import msgspec
@@ -50,10 +51,18 @@ def _status_lines(status: MachineStatus) -> list[str]:
     rows.append(("size", size))
     if status.start_seconds is not None:
         rows.append(("started", f"{status.started_with}, in {status.start_seconds:.1f} s"))
+    if status.asleep_since is not None:
+        rows.append(("asleep", f"since {_clock(status.asleep_since)}; a docker request wakes it"))
+    if status.woken_by:
+        rows.append(("woken by", f"{status.woken_by}, last"))
     if status.pid is not None:
         rows.append(("pid", str(status.pid)))
     lines = [f"{key:<9}{plain(value)}" for key, value in rows]
     return lines + (_problem_lines(status.problem) if status.problem else [])
+
+
+def _clock(moment: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
 
 
 def _problem_lines(problem: Problem) -> list[str]:

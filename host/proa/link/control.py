@@ -98,25 +98,33 @@ class Control:
                 await self._changed.wait()
             return self.latest
 
-    async def _order(self, content: dict[str, object]) -> dict[str, Any]:
-        """One order and its answer. Raises ProaError `link-down`."""
+    async def order(self, content: dict[str, object], timeout: float = ORDER_TIMEOUT) -> dict[str, Any]:
+        """One order (`op`) and its answer. Raises ProaError `link-down`, `guest-refused`."""
         line = self._line
         if line is None:
             raise ProaError("link-down", "the guest does not answer", layer="guest-agent")
         try:
-            async with asyncio.timeout(ORDER_TIMEOUT):
-                return await line.ask({"id": next(self._numbers), **content})
+            async with asyncio.timeout(timeout):
+                answer = await line.ask({"id": next(self._numbers), **content})
         except TimeoutError as error:
             raise ProaError(
                 "link-down",
                 "the guest does not answer",
-                why=f"no answer within {ORDER_TIMEOUT:.0f} s",
+                why=f"no answer within {timeout:.0f} s",
                 layer="guest-agent",
             ) from error
+        if "failed" in answer:
+            raise ProaError(
+                "guest-refused",
+                f"the guest could not carry out {content.get('op')}",
+                why=str(answer["failed"])[:MOST_WORDS],
+                layer="guest-agent",
+            )
+        return answer
 
     async def log(self, name: str, lines: int) -> tuple[str, ...]:
         """The last lines of `agent`, `containerd` or `dockerd` in the guest. Raises ProaError."""
-        answer = await self._order({"op": "log", "name": name, "lines": lines})
+        answer = await self.order({"op": "log", "name": name, "lines": lines})
         found = answer.get("lines")
         if not isinstance(found, list):
             return ()
@@ -124,7 +132,7 @@ class Control:
 
     async def poweroff(self) -> None:
         """Ask the guest to end in order; it answers at once. Raises ProaError."""
-        await self._order({"op": "poweroff"})
+        await self.order({"op": "poweroff"})
 
     async def close(self) -> None:
         self._task.cancel()

@@ -13,9 +13,10 @@ class Facts:
     """What is known of one machine at one moment; nothing here is a remembered state."""
 
     exists: bool
-    operation: MachineState | None = None  # STARTING or STOPPING while the agent is at it
+    operation: MachineState | None = None  # STARTING, STOPPING or SUSPENDING while the agent is at it
     alive: bool = False  # a hypervisor holds the machine's lock
     engine_answers: bool = False
+    suspended: bool = False  # there is a memory image of it with its containers
     config_problem: Problem | None = None
     health_problem: Problem | None = None  # what the guest or the link says is wrong
     wanted_running: bool = False  # the last operation left it running, in this boot of the host
@@ -32,6 +33,8 @@ def derive(name: str, facts: Facts) -> tuple[MachineState, Problem | None]:
         if facts.engine_answers:
             return MachineState.RUNNING, facts.config_problem
         return MachineState.BROKEN, facts.health_problem or engine_silent(name)
+    if facts.suspended and facts.config_problem is None:
+        return MachineState.SUSPENDED, facts.last_problem
     problem = facts.config_problem or facts.last_problem
     if problem is None and facts.wanted_running:
         problem = died(name)

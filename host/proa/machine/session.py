@@ -18,11 +18,13 @@ class Session:
 
     def __init__(self, name: str, hypervisor: Hypervisor, secret: bytes) -> None:
         self.hypervisor = hypervisor
+        self.secret = secret
         self.tasks = Tasks(f"machine {name}")
         self.pool = LinkPool(Loopback(*hypervisor.link_address), secret, self.tasks)
         self.control = Control(self.pool, self.tasks)
         self.engine_version = ""
         self.started_with = "cold"
+        self.fingerprint: dict[str, str] = {}  # what a memory image of it depends on
         self.start_seconds: float | None = None
 
     async def close(self) -> None:

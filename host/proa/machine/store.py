@@ -59,6 +59,8 @@ class MachineRecord(msgspec.Struct, frozen=True, kw_only=True):
     started_with: str = ""
     start_seconds: float | None = None
     problem: Problem | None = None  # why the last start failed
+    woken_by: str = ""  # what woke it last
+    fingerprint: dict[str, str] = {}  # what it was booted with, as far as a memory image depends on it
 
 
 class MachineStore:

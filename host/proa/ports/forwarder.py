@@ -79,6 +79,10 @@ class PortForwarder:
                 if key in self._wanted and key not in self._listeners:
                     await self._bind(self._wanted[key])
 
+    def bindings(self) -> tuple[Binding, ...]:
+        """What it was told last."""
+        return tuple(self._wanted.values())
+
     def table(self) -> tuple[PublishedPort, ...]:
         """Every published port, and why it is not bound where it is not."""
         return tuple(

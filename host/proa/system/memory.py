@@ -30,6 +30,29 @@ def total_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def free_memory() -> int | None:
+    """Bytes of memory that could be used without swapping; None where the system does not tell."""
+    if sys.platform != "linux":
+        return None
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) << 10
+    return None
+
+
+def resident_memory(pid: int) -> int:
+    """Bytes of memory that a process of ours has in use; 0 where it has ended."""
+    if sys.platform == "linux":
+        try:
+            return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except FileNotFoundError:
+            return 0
+    from proa.system.processes import run
+
+    told = run(["ps", "-o", "rss=", "-p", str(pid)], timeout=10).stdout.strip()
+    return int(told) << 10 if told.isdigit() else 0
+
+
 def free_disk(path: Path) -> int:
     """Bytes that the user may still write on the disk that holds `path` (or its nearest parent)."""
     while not path.exists() and path != path.parent:
