@@ -66,7 +66,10 @@ class Containers:
         The first note is for a crash in between.
         """
         running = self._running()
-        self._write_note([*self._due(running), *running])
+        due = self._due(running)
+        if not running and not due:
+            return {"stopped": 0}  # nothing to note, and nothing to read at the next start
+        self._write_note([*due, *running])
         failed = _each(running, lambda name: self._ask("POST", f"/containers/{name}/stop", timeout), timeout)
         if failed:
             raise OSError(f"{len(failed)} containers did not stop: {failed[0][:12]}")
@@ -76,6 +79,8 @@ class Containers:
     def bring_back(self) -> Tree:
         """Start what the note names, and forget it. Raises OSError where the engine does not answer."""
         names = self._read_note()
+        if not os.path.exists(self._note):  # noqa: PTH110
+            return {"started": 0, "not_started": []}
         # One that shares another's network can only start after it: a second try.
         failed = _each(names, self._start, BRING_BACK_TIMEOUT)
         if failed:

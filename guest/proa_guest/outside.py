@@ -26,9 +26,11 @@ _ID_AT, _ID_SIZE = 4, 48  # struct inet_diag_sockid inside inet_diag_msg
 OUTSIDE_CARD = "eth0"
 
 
-def end_all() -> int:
-    """End all connections to the outside, in all namespaces; how many. Raises OSError."""
+def end_all(*, everywhere: bool) -> int:
+    """End all connections to the outside, in all namespaces or in this one; how many. Raises OSError."""
     inside = _Inside()
+    if not everywhere:
+        return _end_here(inside)
     own = os.open("/proc/self/ns/net", os.O_RDONLY)
     ended = 0
     try:

@@ -5,8 +5,8 @@ Orders of the control stream (`op`), each answered when it is done:
     freeze       stop the processes of all containers        -> late: names that did not stop in time
     sync         write all file systems out                  -> done
     thaw         let them go on                              -> done
-    wake         time, seed, nonce: clock, random pool, new link secret, old link streams closed,
-                 connections to the outside ended            -> ended
+    wake         time, seed, nonce, everywhere: clock, random pool, new link secret, old link streams closed,
+                 connections to the outside ended (`everywhere`: of containers too) -> ended
     halt         stop all containers gracefully, and note those that a reboot would bring back -> stopped
     bring-back   start what was noted                        -> started, not_started
 
@@ -128,7 +128,7 @@ def mend(content: dict[str, object]) -> int:
     except ValueError as error:
         raise wire.WireError("that is no seed") from error
     reseed(fresh)
-    return outside.end_all()
+    return outside.end_all(everywhere=content.get("everywhere") is not False)
 
 
 def reseed(fresh: bytes) -> None:

@@ -88,7 +88,8 @@ class Attendant:
         self._watcher = PortWatcher(
             EngineApi(lambda: session.pool.open("engine")), self._forwarder.apply, self._tasks
         )
-        await self._watcher.settled()
+        if session.brought_back:
+            await self._watcher.settled()
 
     def _new_forwarder(self) -> PortForwarder:
         return PortForwarder(

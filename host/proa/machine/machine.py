@@ -16,7 +16,7 @@ from proa.images.store import Image, ImageStore
 from proa.link.stream import LinkStream
 from proa.machine import guest_config, readiness
 from proa.machine.host_checks import check_room, check_sizes
-from proa.machine.lifecycle import Facts, derive
+from proa.machine.lifecycle import BOUNDS, Facts, derive
 from proa.machine.session import Session
 from proa.machine.sleep.fingerprint import fingerprint
 from proa.machine.sleep.images import Kind, SavedPort
@@ -24,10 +24,10 @@ from proa.machine.sleep.order import Left, Step, after_crash
 from proa.machine.sleep.sleeper import (
     MustBootCold,
     Sleeper,
-    let_go_on,
     mend_guest,
     next_key,
     proved_secret,
+    thaw_containers,
 )
 from proa.machine.store import MachineStore
 from proa.model.errors import ProaError
@@ -229,7 +229,11 @@ class Machine:
             todo = await self._left_by_a_crash(hypervisor)
             if Step.END in todo:
                 raise ProaError("start-unfinished", "an earlier start or stop did not come to its end")
-            secret = await self._take_over(hypervisor, todo)
+            if Step.DISCARD in todo:
+                await asyncio.to_thread(self.sleeper.images.drop)
+            if Step.RUN in todo or Step.RESUME in todo:
+                await hypervisor.resume()
+            secret = await proved_secret(self.name, hypervisor, self.paths)
         except (FileNotFoundError, ProaError) as error:
             log.warning("%s: cannot be adopted (%s), ending it", self.name, error)
             await hypervisor.quit()
@@ -244,7 +248,7 @@ class Machine:
         self.session.start_seconds = record.start_seconds
         self.session.fingerprint = record.fingerprint
         self._tasks.start(self._watch(self.session), name="watch")
-        self._tasks.start(self._finish_adoption(self.session, thaw=Step.THAW in todo), name="adoption")
+        self._tasks.start(self._finish_adoption(self.session, todo), name="adoption")
 
     async def _left_by_a_crash(self, hypervisor: Hypervisor) -> tuple[Step, ...]:
         left = Left(
@@ -258,18 +262,6 @@ class Machine:
         if todo != (Step.THAW,):
             log.warning("%s: an agent died in the middle: %s", self.name, ", ".join(todo))
         return todo
-
-    async def _take_over(self, hypervisor: Hypervisor, todo: tuple[Step, ...]) -> bytes:
-        """Carry out what comes before a session; the link's secret. Raises FileNotFoundError, ProaError."""
-        if Step.DISCARD in todo:
-            await asyncio.to_thread(self.sleeper.images.drop)
-        if Step.RUN in todo or Step.RESUME in todo:
-            await hypervisor.resume()
-        secret = await proved_secret(self.name, hypervisor, self.paths)
-        if Step.MEND in todo:
-            secret = await mend_guest(self.name, hypervisor, self.paths, secret)
-        await asyncio.to_thread(self.sleeper.images.sweep)
-        return secret
 
     async def let_go(self) -> None:
         """The agent ends: the machine goes on running."""
@@ -440,20 +432,37 @@ class Machine:
             self.paths.console_log,
             lambda step, message: say(step, message, None),
         )
-        session.engine_version = await self._engine(lambda: session.pool.open("engine")).version()
+        engine = self._engine(lambda: session.pool.open("engine"))
+        if session.engine_version:
+            await engine.ping()  # a restored one: to ask for its version costs it processes
+        else:
+            session.engine_version = await engine.version()
         await self._on_up(session)
+        session.pool.park()
 
-    async def _finish_adoption(self, session: Session, *, thaw: bool) -> None:
+    async def _finish_adoption(self, session: Session, todo: tuple[Step, ...]) -> None:
         async with self._busy:
             try:
-                if thaw:
-                    await let_go_on(session, bring_back=False)
+                if Step.MEND in todo:
+                    await mend_guest(session, self.paths, everywhere=True)
+                if Step.THAW in todo:
+                    await self._thaw_adopted(session)
                 await self._finish_start(session, lambda step, message, fraction: None)
             except ProaError as error:
                 log.warning("%s: adopted, but not well: %s", self.name, error)
             finally:
                 self._operation = None
                 self._settled.set()
+
+    async def _thaw_adopted(self, session: Session) -> None:
+        """An agent that died may have left containers frozen, or a used image."""
+        bound = BOUNDS["guest-agent"].seconds(session.hypervisor.accelerator)
+        try:
+            await session.control.wait_until(lambda status: True, bound)
+        except TimeoutError:
+            return  # readiness says so, with its layer
+        await thaw_containers(session)
+        await asyncio.to_thread(self.sleeper.images.sweep)
 
     async def _stop(self, say: Say, *, cold: bool, force: bool) -> None:
         if self.session is None and self.suspended and not force:

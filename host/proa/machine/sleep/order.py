@@ -26,8 +26,7 @@ class Step(enum.StrEnum):
     LOAD = "load"
     CONSUME = "consume the image"
     RUN = "run"
-    MEND = "mend the guest"
-    RENEW = "renew the link"
+    MEND = "mend the guest"  # clock, random pool, connections to the outside, the link's secret
     THAW = "let containers go on"
     # what undoes
     DISCARD = "discard the image"
@@ -37,7 +36,7 @@ class Step(enum.StrEnum):
 
 
 SAVE = (Step.FREEZE, Step.SYNC, Step.PAUSE, Step.SAVE, Step.VERIFY, Step.READY, Step.END)
-RESTORE = (Step.CHECK, Step.LOAD, Step.CONSUME, Step.RUN, Step.MEND, Step.RENEW, Step.THAW)
+RESTORE = (Step.CHECK, Step.LOAD, Step.CONSUME, Step.RUN, Step.MEND, Step.THAW)
 
 
 def after_failed_save(step: Step) -> tuple[Step, ...]:
@@ -87,9 +86,9 @@ def after_crash(left: Left) -> tuple[Step, ...]:
         # its guest runs, the image is older than the disk.
         return (Step.END,) if left.paused else (Step.DISCARD, Step.THAW)
     if not left.paused:
-        return (Step.MEND, Step.RENEW, Step.THAW) if left.consumed else (Step.THAW,)
+        return (Step.MEND, Step.THAW) if left.consumed else (Step.THAW,)
     if not left.has_guest:
         return (Step.END,)
     if left.consumed:
-        return (Step.RUN, Step.MEND, Step.RENEW, Step.THAW)
+        return (Step.RUN, Step.MEND, Step.THAW)
     return (Step.RESUME, Step.THAW)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proa.drivers.base import BootSpec, Driver, Hypervisor, MemoryImages
-from proa.link.control import Control
 from proa.link.loopback import Loopback
 from proa.link.pool import LinkPool
 from proa.machine.session import Session
@@ -125,7 +124,7 @@ class Sleeper:
     # -- waking --------------------------------------------------------------------------------
 
     async def restore(self, spec: BootSpec, fingerprint: dict[str, str]) -> Session:
-        """The session that the image holds, running. Its containers run, where it was suspended.
+        """The session that the image holds, running, its containers too. Nothing is parked yet (pool.park).
 
         Raises MustBootCold where the image could not be used and is gone, and ProaError where it is
         kept and the machine sleeps on. Nothing runs then.
@@ -141,8 +140,7 @@ class Sleeper:
                 raise
             clock.took(step)
         log.info("%s: woken: %s", self.name, clock)
-        assert to.session is not None and to.header is not None
-        to.session.engine_version = to.header.engine_version
+        assert to.session is not None
         return to.session
 
     async def _recover(self, step: Step, error: BaseException, to: _Restoring) -> None:
@@ -179,19 +177,19 @@ class Sleeper:
             await to.hypervisor.resume()
 
         async def mend() -> None:
-            assert to.hypervisor is not None
-            to.secret = await mend_guest(self.name, to.hypervisor, self._paths, to.secret)
-
-        async def renew() -> None:
-            assert to.hypervisor is not None
-            to.session = Session(self.name, to.hypervisor, to.secret)
+            assert to.hypervisor is not None and to.header is not None
+            # No parked streams yet: under emulation they would cost the wake more than they save.
+            to.session = Session(self.name, to.hypervisor, to.secret, parked=0)
             to.session.started_with = "memory-image"
-            await to.session.control.wait_until(lambda status: True, WAKE_TIMEOUT)
+            to.session.engine_version = to.header.engine_version
+            await mend_guest(to.session, self._paths, everywhere=to.header.kind == "suspended")
 
         async def thaw() -> None:
             assert to.session is not None and to.header is not None
-            stopped = to.header.kind == "stopped"
-            await let_go_on(to.session, bring_back=stopped)
+            if to.header.kind == "suspended":
+                await thaw_containers(to.session)
+            else:
+                await bring_back_containers(self.name, to.session)
 
         return {
             Step.CHECK: check,
@@ -199,7 +197,6 @@ class Sleeper:
             Step.CONSUME: consume,
             Step.RUN: run,
             Step.MEND: mend,
-            Step.RENEW: renew,
             Step.THAW: thaw,
         }
 
@@ -249,7 +246,7 @@ class _Saving:
         await self._session.control.order({"op": "sync"}, SYNC_TIMEOUT)
 
     async def _thaw(self) -> None:
-        await let_go_on(self._session, bring_back=False)
+        await thaw_containers(self._session)
 
     async def _save(self) -> None:
         await self._hypervisor.save(await asyncio.to_thread(self._images.begin))
@@ -271,36 +268,28 @@ class _Saving:
             raise ProaError("hypervisor-silent", "the hypervisor does not end", layer="hypervisor")
 
 
-async def mend_guest(name: str, hypervisor: Hypervisor, paths: MachinePaths, secret: bytes) -> bytes:
+async def mend_guest(session: Session, paths: MachinePaths, *, everywhere: bool) -> None:
     """Clock, random pool, connections to the outside and the link's secret of a guest that was restored.
 
-    Returns the new secret, which is in `paths.link_key` by then. Raises ProaError.
+    `everywhere`: in the network namespaces of containers as well. Raises ProaError.
     """
     nonce = wire.new_nonce()
-    fresh = wire.renewed(secret, nonce)
+    fresh = wire.renewed(session.secret, nonce)
     # An agent that dies in the middle leaves both: the next one tries the new one first.
     write_atomic(next_key(paths), fresh)
-    tasks = Tasks(f"machine {name}, waking")
-    pool = LinkPool(Loopback(*hypervisor.link_address), secret, tasks, parked=0)
-    control = Control(pool, tasks)
+    order = {"op": "wake", "seed": secrets.token_hex(SEED_BYTES), "nonce": nonce, "everywhere": everywhere}
     try:
-        await control.wait_until(lambda status: True, WAKE_TIMEOUT)
-        answer = await control.order(
-            {"op": "wake", "time": time.time(), "seed": secrets.token_hex(SEED_BYTES), "nonce": nonce},
-            WAKE_TIMEOUT,
-        )
+        await session.control.wait_until(lambda status: True, WAKE_TIMEOUT)
     except TimeoutError as error:
         raise ProaError(
             "guest-agent-silent", "the guest does not answer after its wake", layer="guest-agent"
         ) from error
-    finally:
-        await control.close()
-        await pool.close()
-        await tasks.close()
-    log.info("%s: %s connections to the outside were ended", name, str(answer.get("ended"))[:10])
+    answer = await session.control.order({**order, "time": time.time()}, WAKE_TIMEOUT)
+    session.renew(fresh)
+    if answer.get("ended"):
+        log.info("%s connections to the outside were ended", str(answer.get("ended"))[:10])
     write_atomic(paths.link_key, fresh)
     next_key(paths).unlink(missing_ok=True)
-    return fresh
 
 
 def next_key(paths: MachinePaths) -> Path:
@@ -332,16 +321,19 @@ async def proved_secret(name: str, hypervisor: Hypervisor, paths: MachinePaths) 
     return fresh
 
 
-async def let_go_on(session: Session, *, bring_back: bool) -> None:
-    """Thaw containers; of a machine that was stopped, start those that a reboot would bring back."""
+async def thaw_containers(session: Session) -> None:
+    """Raises ProaError."""
     await session.control.order({"op": "thaw"}, WAKE_TIMEOUT)
-    if not bring_back:
-        return
+
+
+async def bring_back_containers(name: str, session: Session) -> None:
+    """Start those containers of a machine that was stopped which a reboot would bring back."""
     try:
         answer = await session.control.order({"op": "bring-back"}, BRING_BACK_TIMEOUT)
     except ProaError as error:
         # The note stays on the disk: the next start tries again.
-        log.warning("containers were not brought back: %s", error)
+        log.warning("%s: containers were not brought back: %s", name, error)
         return
+    session.brought_back = bool(answer.get("started"))
     if answer.get("not_started"):
-        log.warning("these containers did not start: %s", str(answer["not_started"])[:500])
+        log.warning("%s: these containers did not start: %s", name, str(answer["not_started"])[:500])

@@ -93,9 +93,6 @@ class World:
         self._needs_guest()
         self.mended = True
 
-    def renew(self) -> None:
-        self._needs_guest()
-
     def thaw(self) -> None:
         self._needs_guest()
         if not self.mended:

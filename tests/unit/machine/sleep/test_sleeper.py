@@ -89,6 +89,7 @@ class FakeSession:
     secret: bytes = b"old"
     engine_version: str = "26"
     started_with: str = "cold"
+    brought_back: bool = True
     fingerprint: dict[str, str] = field(default_factory=lambda: MARK)
 
     @property
@@ -148,23 +149,15 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     paths.data_disk.write_bytes(b"disk")
     driver = FakeDriver()
 
-    class Control(FakeMachine):
-        pass
+    async def mend(session: FakeSession, paths: MachinePaths, *, everywhere: bool) -> None:
+        assert not session.machine.paused and session.secret == b"old"
+        session.machine.call("wake everywhere" if everywhere else "wake", lambda: None)
 
-    async def mend(name: str, hypervisor: FakeMachine, paths: MachinePaths, secret: bytes) -> bytes:
-        assert not hypervisor.paused and secret == b"old"
-        hypervisor.call("wake", lambda: None)
-        return b"new"
-
-    def session(name: str, hypervisor: FakeMachine, secret: bytes) -> FakeSession:
+    def session(name: str, hypervisor: FakeMachine, secret: bytes, parked: int) -> FakeSession:
         return FakeSession(hypervisor, secret)
-
-    async def wait_until(self: FakeMachine, condition: object, timeout: float) -> None:
-        self.call("renew", lambda: None)
 
     monkeypatch.setattr(module, "mend_guest", mend)
     monkeypatch.setattr(module, "Session", session)
-    monkeypatch.setattr(FakeMachine, "wait_until", wait_until, raising=False)
     yield World(paths, driver, Sleeper("m", paths, driver))  # type: ignore[arg-type]
 
 
@@ -178,18 +171,14 @@ async def test_a_round(world: World) -> None:
     assert machine.calls == ["freeze", "sync", "pause", "save", "quit"]
     assert left(world) == {"memory.ready"}
     session = await world.wake()
-    assert session.machine.calls == ["resume", "wake", "renew", "thaw"]
-    assert (session.secret, session.started_with, session.engine_version) == (
-        b"new",
-        "memory-image",
-        "26",
-    )
+    assert session.machine.calls == ["resume", "wake everywhere", "thaw"]
+    assert (session.started_with, session.engine_version) == ("memory-image", "26")
     assert left(world) == {"memory.used"} and world.sleeper.asleep() is None
 
 
 async def test_a_stopped_one_brings_its_containers_back(world: World) -> None:
     await world.sleeper.save(FakeSession(FakeMachine()), "stopped")  # type: ignore[arg-type]
-    assert (await world.wake()).machine.calls[-2:] == ["thaw", "bring-back"]
+    assert (await world.wake()).machine.calls == ["resume", "wake", "bring-back"]
 
 
 @pytest.mark.parametrize("call", ["freeze", "sync", "pause", "save", "quit"])
@@ -258,7 +247,7 @@ async def test_a_host_without_memory_keeps_the_image(world: World) -> None:
     await world.wake()
 
 
-@pytest.mark.parametrize("call", ["resume", "wake", "renew", "thaw"])
+@pytest.mark.parametrize("call", ["resume", "wake everywhere", "thaw"])
 async def test_a_guest_that_does_not_come_back_is_ended_and_boots_cold(
     world: World, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
@@ -282,7 +271,7 @@ async def test_an_agent_that_ends_leaves_what_runs_to_the_next(
 ) -> None:
     await world.asleep()
 
-    async def cancelled(*words: object) -> bytes:
+    async def cancelled(*words: object, **values: object) -> None:
         raise asyncio.CancelledError
 
     monkeypatch.setattr(module, "mend_guest", cancelled)
