@@ -17,6 +17,7 @@ NOTE = "/var/lib/proa/bring-back.json"
 NOTE_VERSION = 1
 DONE_MARK = "/run/proa/brought-back"  # in memory: this boot has applied the note
 STORE = "/var/lib/docker/containers"
+SWARM = "../swarm/docker-state.json"  # from the store: there while the engine is part of a swarm
 ANSWER_TIMEOUT = 30.0
 BRING_BACK_TIMEOUT = 120.0
 AT_ONCE = 16
@@ -63,8 +64,11 @@ class Containers:
     def halt(self, timeout: float) -> Tree:
         """Note, stop all within `timeout` seconds, note again with their exit statuses. Raises OSError.
 
-        The first note is for a crash in between.
+        The first note is for a crash in between. A swarm would start others for those that are stopped, so
+        it is refused.
         """
+        if os.path.exists(f"{self._store}/{SWARM}"):  # noqa: PTH110
+            raise OSError("the engine is part of a swarm")
         running = self._running()
         due = self._due(running)
         if not running and not due:

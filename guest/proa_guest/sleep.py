@@ -41,7 +41,7 @@ class Sleeper:
     def __init__(self, containers: Containers, cgroups: str = CGROUPS) -> None:
         self._containers = containers
         self._cgroups = cgroups
-        self._frozen: list[str] = []
+        self._frozen: list[str] | None = None  # None: not known, an earlier agent may have frozen some
 
     def orders(self) -> dict[str, Callable[[dict[str, object]], dict[str, object]]]:
         """By name; each blocks until it is done. Raises OSError, wire.WireError."""
@@ -74,7 +74,7 @@ class Sleeper:
             self._thaw({})
 
     def _thaw(self, content: dict[str, object]) -> dict[str, object]:
-        for group in self._frozen or self._groups():
+        for group in self._groups() if self._frozen is None else self._frozen:
             self._write(group, "0")
         self._frozen = []
         return {"done": True}
@@ -114,6 +114,7 @@ class Sleeper:
         return self._containers.halt(float(timeout))
 
     def _bring_back(self, content: dict[str, object]) -> dict[str, object]:
+        self._thaw({})  # one that a client started in the last moment
         return self._containers.bring_back()
 
 

@@ -67,6 +67,7 @@ class Attendant:
         """Let go: the machine goes on running."""
         await self._proxy.close()
         await self.machine.let_go()
+        await self._down()  # the ports of one that sleeps
         await self._tasks.close()
 
     async def status(self) -> MachineStatus:

@@ -19,6 +19,7 @@ log = logging.getLogger("proa.link")
 
 REDIAL = 0.25  # seconds between attempts to open the stream; the pool itself backs off
 ORDER_TIMEOUT = 15.0
+SLEEPS_FROM = 2  # the first version of a guest agent that takes the orders of a save and a restore
 MOST_WORDS = 2000  # characters of a message that are kept
 
 
@@ -97,6 +98,12 @@ class Control:
             while self.latest is None or not condition(self.latest):
                 await self._changed.wait()
             return self.latest
+
+    @property
+    def can_sleep(self) -> bool:
+        """Whether this guest's agent knows the orders of proa_guest.sleep; False before its first word."""
+        version = self.latest.agent if self.latest else ""
+        return version.isascii() and version.isdigit() and int(version) >= SLEEPS_FROM
 
     async def order(self, content: dict[str, object], timeout: float = ORDER_TIMEOUT) -> dict[str, Any]:
         """One order (`op`) and its answer. Raises ProaError `link-down`, `guest-refused`."""

@@ -193,7 +193,7 @@ class Machine:
         """
         async with self._doing(MachineState.SUSPENDING, say):
             if self.session is not None:
-                if not self.sleeper.can_save:
+                if not (self.sleeper.can_save and self.session.control.can_sleep):
                     raise _cannot_suspend(self._driver.name)
                 say("memory", "saving its memory", None)
                 await self._save(self.session, "suspended")
@@ -461,7 +461,8 @@ class Machine:
             await session.control.wait_until(lambda status: True, bound)
         except TimeoutError:
             return  # readiness says so, with its layer
-        await thaw_containers(session)
+        if session.control.can_sleep:  # else it is one of an earlier Proa, which nobody froze
+            await thaw_containers(session)
         await asyncio.to_thread(self.sleeper.images.sweep)
 
     async def _stop(self, say: Say, *, cold: bool, force: bool) -> None:
@@ -484,8 +485,8 @@ class Machine:
 
     async def _stop_warm(self, session: Session, say: Say) -> None:
         """Raises ProaError, and the machine runs, with its containers stopped or not."""
-        if not await self._ping():
-            raise ProaError("engine-silent", "the engine does not answer", layer="engine")
+        if not session.control.can_sleep or not await self._ping():
+            raise ProaError("engine-silent", "the guest or its engine does not answer", layer="engine")
         bound = POWER_OFF_TIMEOUT.get(session.hypervisor.accelerator, POWER_OFF_TIMEOUT_HARDWARE)
         say("engine", "stopping containers", None)
         await session.control.order({"op": "halt", "timeout": bound}, bound + 10)
@@ -603,6 +604,6 @@ def _cannot_suspend(driver: str) -> ProaError:
     return ProaError(
         "cannot-suspend",
         "this machine cannot be suspended",
-        why=f"the driver {driver} saves no memory on this system",
+        why=f"the driver {driver} saves no memory on this system, or the guest is of an earlier Proa",
         hint="proa stop powers it off",
     )

@@ -153,6 +153,22 @@ def test_the_note_is_there_before_the_first_container_stops(
     assert engine.note.stat().st_mode & 0o077 == 0
 
 
+def test_a_swarm_is_powered_off_instead(engine: FakeEngine, containers: Containers) -> None:
+    engine.add("a", "always", running=True)
+    (engine.store.parent / "swarm").mkdir()
+    (engine.store.parent / "swarm/docker-state.json").touch()
+    with pytest.raises(OSError, match="swarm"):
+        containers.halt(10)
+    assert engine.running() == ["a"] and not engine.note.exists()
+
+
+def test_without_containers_there_is_no_note(engine: FakeEngine, containers: Containers) -> None:
+    engine.add("off", "unless-stopped", running=False, by_hand=True)
+    assert containers.halt(10) == {"stopped": 0}
+    assert not engine.note.exists()
+    assert containers.bring_back() == {"started": 0, "not_started": []}
+
+
 def test_what_was_removed_meanwhile_is_no_failure(engine: FakeEngine, containers: Containers) -> None:
     engine.note.write_text(json.dumps({"version": 1, "containers": ["gone"]}))
     assert containers.bring_back() == {"started": 1, "not_started": []}
