@@ -24,16 +24,25 @@ pytestmark = [pytest.mark.machine, pytest.mark.long, pytest.mark.timeout(1200)]
 
 FILE = "/var/lib/proa/counter"
 # A process that counts, each count fsynced before it is told: what a database promises.
-COUNTER = (
-    "import os,time\n"
-    "n=0\n"
-    "while True:\n"
-    "    n+=1\n"
-    f"    f=os.open('{FILE}.new',os.O_WRONLY|os.O_CREAT|os.O_TRUNC)\n"
-    "    os.write(f,str(n).encode()); os.fsync(f); os.close(f)\n"
-    f"    os.rename('{FILE}.new','{FILE}')\n"
-    "    time.sleep(0.2)\n"
-)
+COUNTER = f"""
+import os, time
+open("/run/counting", "w").close()
+n = 0
+while True:
+    n += 1
+    f = os.open("{FILE}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.write(f, str(n).encode())
+    os.fsync(f)
+    os.close(f)
+    os.rename("{FILE}.new", "{FILE}")
+    time.sleep(0.2)
+"""
+BEGIN = f"""
+test -e /run/counting && exit 0
+rm -f {FILE}
+setsid python3 -c "$1" >/dev/null 2>&1 </dev/null &
+until test -e {FILE}; do sleep 0.1; done
+"""
 
 
 @pytest.fixture(scope="module")
@@ -74,12 +83,8 @@ def count(home: Home) -> int:
 
 
 def begin_counting(home: Home) -> None:
-    if "counting" not in home.ok(
-        "shell", "--", "sh", "-c", f"pgrep -f {FILE}.new >/dev/null && echo counting; true"
-    ):
-        home.ok(
-            "shell", "--", "sh", "-c", f'setsid python3 -c "{COUNTER}" >/dev/null 2>&1 </dev/null & sleep 1'
-        )
+    """Until the guest is booted anew; /run is its memory."""
+    home.ok("shell", "--", "sh", "-c", BEGIN, "sh", COUNTER)
 
 
 def check(home: Home, least: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable
 
@@ -12,6 +13,7 @@ from proa.engine.proxy import EngineProxy
 from proa.images.store import ImageStore
 from proa.machine.machine import Machine
 from proa.machine.session import Session
+from proa.machine.sleep.idle import IdleClock, Use
 from proa.machine.sleep.images import SavedPort
 from proa.machine.store import MachineStore
 from proa.model.errors import ProaError
@@ -26,6 +28,8 @@ from proa.system.sockets import listen_private
 from proa.system.tasks import Tasks
 
 log = logging.getLogger("proa.agent")
+
+IDLE_LOOK = 5.0  # seconds between looks at a machine's use
 
 
 class Attendant:
@@ -56,6 +60,7 @@ class Attendant:
         )
         self._forwarder: PortForwarder | None = None
         self._watcher: PortWatcher | None = None
+        self._saver: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Adopt the machine if it runs, and answer on its engine socket."""
@@ -91,6 +96,26 @@ class Attendant:
         )
         if session.brought_back:
             await self._watcher.settled()
+        self._saver = self._tasks.start(self._save_when_idle(), name="idle saver")
+
+    async def _save_when_idle(self) -> None:
+        """Suspend the machine after its time without use; what cannot be suspended goes on running."""
+        config = self.machine.config()
+        clock = IdleClock(config.idle_after, with_containers=config.idle_with_containers)
+        now = asyncio.get_running_loop().time
+        while True:
+            await asyncio.sleep(IDLE_LOOK)
+            watcher = self._watcher
+            if watcher is None:
+                continue
+            busy = self._proxy.in_use() or self.machine.streams.any()
+            if clock.look(now(), Use(busy, self._proxy.last_use, watcher.containers)):
+                log.info("%s: unused, it is suspended", self.name)
+                try:
+                    await self.machine.suspend(lambda step, message, fraction: None)
+                except ProaError as error:
+                    log.warning("%s: unused, but it cannot be suspended: %s", self.name, error)
+                return
 
     def _new_forwarder(self) -> PortForwarder:
         return PortForwarder(
@@ -102,6 +127,12 @@ class Attendant:
         watcher, self._watcher = self._watcher, None
         if watcher is not None:
             await watcher.close()
+        self._end_saver()
+
+    def _end_saver(self) -> None:
+        saver, self._saver = self._saver, None
+        if saver is not None and saver is not asyncio.current_task():
+            saver.cancel()
 
     async def _hold_ports(self) -> None:
         """Bind the ports of a machine that was suspended by an earlier agent."""
@@ -116,6 +147,7 @@ class Attendant:
     async def _down(self) -> None:
         forwarder, self._forwarder = self._forwarder, None
         watcher, self._watcher = self._watcher, None
+        self._end_saver()
         if watcher is not None:
             await watcher.close()
         if forwarder is not None:

@@ -125,6 +125,17 @@ class Conversation:
     def idle(self) -> bool:
         return self._phase is _Phase.IDLE and not len(self._client)
 
+    @property
+    def watching(self) -> bool:
+        """Whether it only listens to the engine's events, as an IDE does all day."""
+        request = self._request
+        return (
+            self._phase is _Phase.EXCHANGE
+            and request is not None
+            and request.method == b"GET"
+            and mounts.path_of(request.target) == "/events"
+        )
+
     # -- events -------------------------------------------------------------------------------
 
     def client_data(self, data: bytes) -> list[Command]:

@@ -42,12 +42,17 @@ class EngineProxy:
         self.settled = settled
         self.tasks = Tasks(f"engine socket of {machine}")
         self.clients: set[Client] = set()
+        self.last_use = 0.0  # when a client last said something, on the loop's clock
         self._server: asyncio.Server | None = None
 
     async def serve(self, listener: socket.socket) -> None:
         """Answer on a listening Unix socket."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_unix_server(lambda: Client(self), sock=listener)
+
+    def in_use(self) -> bool:
+        """Whether any client waits for an answer, or speaks raw; who only hears events does not count."""
+        return any(client.in_use for client in self.clients)
 
     async def close(self) -> None:
         """End all connections."""
@@ -71,6 +76,10 @@ class Client(asyncio.Protocol):
         self._engine_full = False  # the engine reads slowly
         self._client_full = False  # the client reads slowly
 
+    @property
+    def in_use(self) -> bool:
+        return self._raw is not None or not (self._conversation.idle or self._conversation.watching)
+
     # -- the client's side --------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -81,6 +90,8 @@ class Client(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._do(self._conversation.client_data(data))
+        if not self._conversation.watching:
+            self._proxy.last_use = asyncio.get_running_loop().time()
 
     def eof_received(self) -> bool:
         self._eof = True

@@ -19,6 +19,7 @@ from proa.machine.host_checks import check_room, check_sizes
 from proa.machine.lifecycle import BOUNDS, Facts, derive
 from proa.machine.session import Session
 from proa.machine.sleep.fingerprint import fingerprint
+from proa.machine.sleep.idle import OpenStreams
 from proa.machine.sleep.images import Kind, SavedPort
 from proa.machine.sleep.order import Left, Step, after_crash
 from proa.machine.sleep.sleeper import (
@@ -92,6 +93,7 @@ class Machine:
         self._on_asleep = on_asleep or on_down
         self._ports = ports
         self.sleeper = Sleeper(name, self.paths, driver)
+        self.streams = OpenStreams()
         self._waking: asyncio.Task[MachineStatus] | None = None
         self._busy = asyncio.Lock()
         self._operation: MachineState | None = None
@@ -120,7 +122,13 @@ class Machine:
                 why=problem.message if problem else "",
                 hint=f"start it: proa start {self.name}",
             )
-        return await self.session.pool.open(target, extra=extra)
+        stream = await self.session.pool.open(target, extra=extra)
+        self.streams.opened(target, stream.transport)
+        return stream
+
+    def config(self) -> MachineConfig:
+        """What `machine.toml` says, or the defaults where it cannot be read."""
+        return self._config()[0]
 
     @property
     def suspended(self) -> bool:

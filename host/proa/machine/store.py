@@ -1,7 +1,8 @@
 """Machines on disk: `machines/NAME/machine.toml` (the user's) and `state.json` (ours).
 
 machine.toml, version 1: `version`, `cpus`, `memory`, `disk` (sizes as text), `driver`,
-`image`, and a table `daemon` with keys of the engine's daemon.json.
+`image`, a table `idle` (`after`, `with_containers`), and a table `daemon` with keys of the engine's
+daemon.json.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from proa.model.errors import ProaError
 from proa.model.machine import CONFIG_VERSION, MachineConfig, MachineOptions
 from proa.model.names import check_name
 from proa.model.problem import Problem
-from proa.model.sizes import parse_size, show_size
+from proa.model.sizes import parse_duration, parse_size, show_size
 from proa.system.files import explain, make_private_folder, read_bytes, remove_tree, write_atomic
 from proa.system.locks import is_held
 from proa.system.paths import MachinePaths, Places
@@ -35,9 +36,20 @@ driver = {driver}
 # An image's id; empty: the newest there is.
 image = {image}
 
+# It is suspended after this time without use ("off": never), and wakes with the next request.
+[idle]
+after = "5m"
+# Also while containers run.
+with_containers = false
+
 # Keys of the engine's daemon.json, for example: registry-mirrors = ["https://mirror.example.com"]
 [daemon]
 """
+
+
+class _Idle(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    after: str = "5m"  # `off`, or a number with s, m or h
+    with_containers: bool = False
 
 
 class _ConfigFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,6 +60,7 @@ class _ConfigFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     driver: str = "qemu"
     image: str = ""
     daemon: dict[str, Any] = {}
+    idle: _Idle = _Idle()
 
 
 class MachineRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +110,8 @@ class MachineStore:
                 driver=file.driver,
                 image=file.image,
                 daemon=file.daemon,
+                idle_after=parse_duration(file.idle.after),
+                idle_with_containers=file.idle.with_containers,
             )
         except FileNotFoundError as error:
             raise _corrupt(path, "it is missing", name) from error

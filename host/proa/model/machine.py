@@ -23,6 +23,8 @@ class MachineConfig(msgspec.Struct, frozen=True, kw_only=True):
     driver: str = "qemu"
     image: str = ""  # an image's id, or empty: the newest there is
     daemon: dict[str, Any] = {}  # keys of the engine's daemon.json, given to it as they are
+    idle_after: float | None = 300.0  # seconds without use until it is suspended; None: never
+    idle_with_containers: bool = False  # also while containers run
 
 
 class MachineOptions(msgspec.Struct, frozen=True, kw_only=True):

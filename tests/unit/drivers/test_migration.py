@@ -125,7 +125,7 @@ async def test_a_hypervisor_that_is_killed_while_it_saves_is_said(world: World) 
 
 async def test_too_little_memory_keeps_the_image(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = await saved(world)
-    monkeypatch.setattr("proa.drivers.qemu.driver.free_memory", lambda: 0)
+    monkeypatch.setattr("proa.drivers.qemu.driver.free_memory", lambda: -1)
     with pytest.raises(ProaError) as raised:
         await world.restore(folder)
     assert raised.value.code == "memory-short"
