@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from select import select
+from typing import IO
 
 import pytest
 
@@ -111,6 +113,30 @@ def test_it_sleeps_on_without_an_agent_and_many_visitors_wake_it_once(docker: Do
 
 def _page(port: int) -> str:
     return run(["curl", "-sS", "--max-time", "60", f"http://127.0.0.1:{port}/"], timeout=90).check().out
+
+
+def test_who_only_listens_to_events_does_not_wake_it_and_hears_on(docker: Docker, home: Home) -> None:
+    with docker.streaming(
+        "events", "--filter", "event=create", "--format", "{{.Actor.Attributes.name}}"
+    ) as heard:
+        assert heard.stdout is not None
+        wait_until(lambda: _creates(docker, "early") and select([heard.stdout], [], [], 1)[0], 60, "it hears")
+        first = heard.stdout.readline()
+        assert first == b"early\n"
+        home.ok("suspend")
+        time.sleep(3)  # an IDE whose stream ended would have asked again by now
+        assert home.status()["state"] == "suspended"
+        docker("create", "--name", "late", "busybox", "true")
+        assert _next_but(heard.stdout, first) == b"late\n"
+
+
+def _creates(docker: Docker, name: str) -> bool:
+    docker("rm", "-f", name, status=None)
+    return docker("create", "--name", name, "busybox", "true").status == 0
+
+
+def _next_but(stream: IO[bytes], passed_over: bytes) -> bytes:
+    return next(line for line in iter(stream.readline, b"") if line != passed_over)
 
 
 POLICIES = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterable
 
 import msgspec
@@ -57,6 +58,7 @@ class Attendant:
             lambda: self.machine.open_stream("engine", by="a docker request"),
             settled=self._ports_settled,
             machine=name,
+            asleep=self._falls_asleep,
         )
         self._forwarder: PortForwarder | None = None
         self._watcher: PortWatcher | None = None
@@ -96,6 +98,7 @@ class Attendant:
         )
         if session.brought_back:
             await self._watcher.settled()
+        self._proxy.awake(session.slept_at or time.time())
         self._saver = self._tasks.start(self._save_when_idle(), name="idle saver")
 
     async def _save_when_idle(self) -> None:
@@ -134,6 +137,9 @@ class Attendant:
         if saver is not None and saver is not asyncio.current_task():
             saver.cancel()
 
+    def _falls_asleep(self) -> bool:
+        return self.machine.is_suspending or self.machine.suspended
+
     async def _hold_ports(self) -> None:
         """Bind the ports of a machine that was suspended by an earlier agent."""
         asleep = self.machine.sleeper.asleep() if self.machine.suspended else None
@@ -145,6 +151,7 @@ class Attendant:
         return to_saved(self._forwarder.bindings()) if self._forwarder else ()
 
     async def _down(self) -> None:
+        self._proxy.forget()
         forwarder, self._forwarder = self._forwarder, None
         watcher, self._watcher = self._watcher, None
         self._end_saver()

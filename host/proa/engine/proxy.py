@@ -37,7 +37,10 @@ class EngineProxy:
         *,
         settled: Callable[[], Awaitable[None]],
         machine: str,
+        asleep: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`asleep` says whether the machine was suspended: who listens to its events then hears on later."""
+        self.asleep = asleep
         self.open_stream = open_stream
         self.settled = settled
         self.tasks = Tasks(f"engine socket of {machine}")
@@ -49,6 +52,16 @@ class EngineProxy:
         """Answer on a listening Unix socket."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_unix_server(lambda: Client(self), sock=listener)
+
+    def awake(self, since: float) -> None:
+        """It was suspended at `since` (Unix time) and its engine answers again: events go on from there."""
+        for client in list(self.clients):
+            client.go_on(since)
+
+    def forget(self) -> None:
+        """It was ended in its sleep: nobody is held any more."""
+        for client in list(self.clients):
+            client.forget()
 
     def in_use(self) -> bool:
         """Whether any client waits for an answer, or speaks raw; who only hears events does not count."""
@@ -122,8 +135,16 @@ class Client(asyncio.Protocol):
         if side is self._engine:
             self._do(self._conversation.engine_data(data))
 
+    def go_on(self, since: float) -> None:
+        self._do(self._conversation.go_on(f"{since:.6f}"))
+
+    def forget(self) -> None:
+        self._do(self._conversation.forget())
+
     def engine_eof(self, side: EngineSide) -> None:
-        if side is self._engine:
+        if side is self._engine and self._proxy.asleep() and self._conversation.hold():
+            self._close_engine()
+        elif side is self._engine:
             self._do(self._conversation.engine_eof())
 
     def engine_full(self, side: EngineSide, full: bool) -> None:

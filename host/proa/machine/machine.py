@@ -136,6 +136,10 @@ class Machine:
         header = self.sleeper.asleep() if self.session is None else None
         return header is not None and header.kind == "suspended"
 
+    @property
+    def is_suspending(self) -> bool:
+        return self._operation is MachineState.SUSPENDING
+
     async def _wake(self, by: str) -> None:
         """However many ask at once, it is woken once. Raises ProaError."""
         if self._waking is None or self._waking.done():

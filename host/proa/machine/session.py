@@ -25,6 +25,7 @@ class Session:
         self.control = Control(self.pool, self.tasks)
         self.engine_version = ""
         self.started_with = "cold"
+        self.slept_at: float | None = None  # Unix time of the suspend that it was woken from
         self.brought_back = True  # containers were started with it, so that ports may have to be bound
         self.fingerprint: dict[str, str] = {}  # what a memory image of it depends on
         self.start_seconds: float | None = None

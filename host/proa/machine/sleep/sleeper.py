@@ -182,6 +182,7 @@ class Sleeper:
             to.session = Session(self.name, to.hypervisor, to.secret, parked=0)
             to.session.started_with = "memory-image"
             to.session.engine_version = to.header.engine_version
+            to.session.slept_at = to.header.saved if to.header.kind == "suspended" else None
             await mend_guest(to.session, self._paths, everywhere=to.header.kind == "suspended")
 
         async def thaw() -> None:
