@@ -14,6 +14,7 @@ from proa.engine.proxy import EngineProxy
 from proa.images.store import ImageStore
 from proa.machine.machine import Machine
 from proa.machine.session import Session
+from proa.machine.sleep.clock import ClockWatch
 from proa.machine.sleep.idle import IdleClock, Use
 from proa.machine.sleep.images import SavedPort
 from proa.machine.store import MachineStore
@@ -31,6 +32,7 @@ from proa.system.tasks import Tasks
 log = logging.getLogger("proa.agent")
 
 IDLE_LOOK = 5.0  # seconds between looks at a machine's use
+CLOCK_LOOK = 2.0  # seconds between looks at the host's clocks
 
 
 class Attendant:
@@ -100,6 +102,7 @@ class Attendant:
             await self._watcher.settled()
         self._proxy.awake(session.slept_at or time.time())
         self._saver = self._tasks.start(self._save_when_idle(), name="idle saver")
+        session.tasks.start(self._mend_after_jumps(session), name="clock jumps")
 
     async def _save_when_idle(self) -> None:
         """Suspend the machine after its time without use; what cannot be suspended goes on running."""
@@ -119,6 +122,27 @@ class Attendant:
                 except ProaError as error:
                     log.warning("%s: unused, but it cannot be suspended: %s", self.name, error)
                 return
+
+    async def _mend_after_jumps(self, session: Session) -> None:
+        """The host slept, or its clock was set: the guest's clock, the link and the ports are put right."""
+        watch = ClockWatch()
+        while True:
+            jump = watch.look(time.time(), time.monotonic())
+            if jump:
+                log.info(
+                    "%s: the host's clock jumped by %.0f s, mending clock, link and ports", self.name, jump
+                )
+                await self._mend(session)
+            await asyncio.sleep(CLOCK_LOOK)
+
+    async def _mend(self, session: Session) -> None:
+        session.pool.renew(session.secret)  # what was parked may have died unseen
+        try:
+            await session.control.set_time(time.time())
+        except ProaError as error:
+            log.warning("%s: its clock cannot be set: %s", self.name, error)
+        if self._watcher is not None:
+            await self._watcher.settled()
 
     def _new_forwarder(self) -> PortForwarder:
         return PortForwarder(

@@ -141,6 +141,10 @@ class Control:
         """Ask the guest to end in order; it answers at once. Raises ProaError."""
         await self.order({"op": "poweroff"})
 
+    async def set_time(self, now: float) -> None:
+        """Set the guest's clock (Unix time). Raises ProaError."""
+        await self.order({"op": "set-time", "time": now})
+
     async def close(self) -> None:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
