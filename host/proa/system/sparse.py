@@ -57,6 +57,8 @@ def copy_sparse(source: int, target: int) -> int:
 
     What is all zeros is left a hole. A `source` that ends early raises EIO.
     """
+    if sys.platform == "win32":
+        raise OSError(errno.ENOSYS, "no driver keeps memory in files on this system")
     written = 0
     os.ftruncate(target, os.fstat(source).st_size)
     for start, length in extents(source):
@@ -72,7 +74,7 @@ def copy_sparse(source: int, target: int) -> int:
 
 def _write(target: int, data: bytes, at: int) -> int:
     """Write the pages of `data` that are not all zeros; bytes written."""
-    if data == _NOTHING[: len(data)]:
+    if sys.platform == "win32" or data == _NOTHING[: len(data)]:
         return 0
     view = memoryview(data)
     done = 0
