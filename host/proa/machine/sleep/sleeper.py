@@ -6,9 +6,10 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from proa.drivers.base import BootSpec, Driver, Hypervisor, MemoryImages
 from proa.link.loopback import Loopback
@@ -35,6 +36,7 @@ LOADS = 2  # a hypervisor that dies while it loads gets a second chance
 # What a failed load says of the host and not of the image: it is kept, and the machine sleeps on.
 KEEPS_IMAGE = ("memory-short", "qemu-missing", "qemu-too-old", "disk-full", "folder-not-writable")
 
+T = TypeVar("T")
 Do = Mapping[Step, Callable[[], Awaitable[None]]]
 Say = Callable[[str, str, float | None], None]
 
@@ -91,18 +93,20 @@ class Sleeper:
     async def save(self, session: Session, kind: Kind, ports: tuple[SavedPort, ...] = ()) -> None:
         """Save the session and end its hypervisor. Raises ProaError, and the machine runs on."""
         self._check_room(session.hypervisor)
-        await self._carry_out(SAVE, _Saving(self.images, session, kind, ports).steps())
+        await self._carry_out(_Saving(self.images, session, kind, ports).steps(), session.hypervisor)
 
-    async def _carry_out(self, steps: tuple[Step, ...], do: Do) -> None:
+    async def _carry_out(self, do: Do, hypervisor: Hypervisor) -> None:
         """The steps of a save in their order; what was done is undone where one fails."""
         clock = _Clock()
-        for step in steps:
+        for step in SAVE:
             try:
                 await do[step]()
                 clock.took(step)
             except BaseException as error:
                 log.warning("%s: cannot %s (%s)", self.name, step, error)
                 for undo in after_failed_save(step):
+                    if hypervisor.ended.done() and undo is not Step.DISCARD:
+                        continue  # there is no guest any more that could run on
                     try:
                         await do[undo]()
                     except ProaError as second:
@@ -239,12 +243,12 @@ class _Saving:
         }
 
     async def _freeze(self) -> None:
-        late = (await self._session.control.order({"op": "freeze"}, WAKE_TIMEOUT)).get("late")
+        late = (await _order(self._session, {"op": "freeze"})).get("late")
         if late:
             log.warning("these go on while the machine is saved: %s", str(late)[:200])
 
     async def _sync(self) -> None:
-        await self._session.control.order({"op": "sync"}, SYNC_TIMEOUT)
+        await _order(self._session, {"op": "sync"}, SYNC_TIMEOUT)
 
     async def _thaw(self) -> None:
         await thaw_containers(self._session)
@@ -269,6 +273,30 @@ class _Saving:
             raise ProaError("hypervisor-silent", "the hypervisor does not end", layer="hypervisor")
 
 
+async def while_alive(hypervisor: Hypervisor, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which asks the guest. Raises ProaError as soon as the hypervisor is gone."""
+    asking = asyncio.ensure_future(work)  # noqa: TID251  (it ends here, whatever happens)
+    try:
+        either: set[asyncio.Future[Any]] = {asking, hypervisor.ended}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not asking.done():
+            raise ProaError(
+                "hypervisor-died",
+                "the hypervisor ended in the middle",
+                why="it was killed, or it crashed",
+                layer="hypervisor",
+            )
+        return asking.result()
+    finally:
+        asking.cancel()
+
+
+async def _order(
+    session: Session, content: dict[str, object], timeout: float = WAKE_TIMEOUT
+) -> dict[str, Any]:
+    return await while_alive(session.hypervisor, session.control.order(content, timeout))
+
+
 async def mend_guest(session: Session, paths: MachinePaths, *, everywhere: bool) -> None:
     """Clock, random pool, connections to the outside and the link's secret of a guest that was restored.
 
@@ -280,12 +308,12 @@ async def mend_guest(session: Session, paths: MachinePaths, *, everywhere: bool)
     write_atomic(next_key(paths), fresh)
     order = {"op": "wake", "seed": secrets.token_hex(SEED_BYTES), "nonce": nonce, "everywhere": everywhere}
     try:
-        await session.control.wait_until(lambda status: True, WAKE_TIMEOUT)
+        await while_alive(session.hypervisor, session.control.wait_until(lambda status: True, WAKE_TIMEOUT))
     except TimeoutError as error:
         raise ProaError(
             "guest-agent-silent", "the guest does not answer after its wake", layer="guest-agent"
         ) from error
-    answer = await session.control.order({**order, "time": time.time()}, WAKE_TIMEOUT)
+    answer = await _order(session, {**order, "time": time.time()})
     session.renew(fresh)
     if answer.get("ended"):
         log.info("%s connections to the outside were ended", str(answer.get("ended"))[:10])
@@ -324,13 +352,13 @@ async def proved_secret(name: str, hypervisor: Hypervisor, paths: MachinePaths) 
 
 async def thaw_containers(session: Session) -> None:
     """Raises ProaError."""
-    await session.control.order({"op": "thaw"}, WAKE_TIMEOUT)
+    await _order(session, {"op": "thaw"})
 
 
 async def bring_back_containers(name: str, session: Session) -> None:
     """Start those containers of a machine that was stopped which a reboot would bring back."""
     try:
-        answer = await session.control.order({"op": "bring-back"}, BRING_BACK_TIMEOUT)
+        answer = await _order(session, {"op": "bring-back"}, BRING_BACK_TIMEOUT)
     except ProaError as error:
         # The note stays on the disk: the next start tries again.
         log.warning("%s: containers were not brought back: %s", name, error)

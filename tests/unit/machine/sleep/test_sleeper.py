@@ -306,3 +306,18 @@ def test_a_driver_that_cannot_says_so(tmp_path: Path) -> None:
     driver.capabilities = replace(driver.capabilities, memory_images=MemoryImages.NONE)
     assert not Sleeper("m", places.machine("m"), driver).can_save  # type: ignore[arg-type]
     assert Step.END is SAVE[-1]
+
+
+async def test_a_hypervisor_that_dies_in_the_middle_is_not_waited_for(world: World) -> None:
+    machine = FakeMachine()
+
+    async def order(content: dict[str, object], timeout: float = 0) -> dict[str, Any]:
+        machine.ended.set_result(ExitReason.DIED)
+        await asyncio.Event().wait()
+        return {}
+
+    machine.order = order  # type: ignore[method-assign]
+    with pytest.raises(ProaError) as raised:
+        await asyncio.wait_for(world.sleeper.save(FakeSession(machine), "suspended"), 5)  # type: ignore[arg-type]
+    assert raised.value.code == "hypervisor-died"
+    assert "resume" not in machine.calls and left(world) == set()
