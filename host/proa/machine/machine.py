@@ -192,7 +192,8 @@ class Machine:
     async def restart(self, say: Say, *, cold: bool = False, force: bool = False) -> MachineStatus:
         """A machine that is not well, or whose config changed, is booted anew all the same."""
         async with self._doing(MachineState.STOPPING, say):
-            await self._stop(say, cold=cold or not await self._ping(), force=force)
+            unwell = self.session is not None and not await self._ping()
+            await self._stop(say, cold=cold or unwell, force=force)
             self._operation = MachineState.STARTING
             self._settled.clear()
             await self._start(say, "proa restart")

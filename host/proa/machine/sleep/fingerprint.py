@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import msgspec
 
 from proa.drivers.base import BootSpec, Driver
+from proa.machine import guest_config
 from proa.model.machine import MachineConfig
 from proa_guest import wire
 
 
 def fingerprint(config: MachineConfig, image: str, spec: BootSpec, driver: Driver) -> dict[str, str]:
     """Words for a person, by what they are of; `image` is the guest image's id. Raises ProaError."""
-    settings = msgspec.json.encode(config.daemon, order="sorted")
+    # What a guest is given at its boot, without what differs from boot to boot.
+    given = msgspec.json.decode(guest_config.render(config, b""), type=dict[str, Any])
+    given.pop("time")
+    settings = msgspec.json.encode(given, order="sorted")
     return {
         **driver.fingerprint(spec),
         "guest image": image,
