@@ -54,7 +54,7 @@ class _Idle(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class _ConfigFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: int
-    cpus: int = MachineConfig.cpus
+    cpus: int = 1
     memory: str = show_size(2 << 30)
     disk: str = show_size(60 << 30)
     driver: str = "qemu"
