@@ -508,15 +508,19 @@ class Machine:
 
     async def _save(self, session: Session, kind: Kind) -> None:
         """Save the session and end it. Raises ProaError, and it runs on unless its hypervisor is gone."""
+        ports = self._ports() if kind == "suspended" else ()
+        # Who watches the engine lets go first: it would only see its connections break.
+        await (self._on_asleep() if kind == "suspended" else self._on_down())
         try:
-            await self.sleeper.save(session, kind, self._ports() if kind == "suspended" else ())
+            await self.sleeper.save(session, kind, ports)
         except ProaError:
             if session.hypervisor.ended.done():
                 await self._quit(session)
+            elif kind == "suspended":
+                await self._on_up(session)
             raise
         self.session = None
         self._remember(intent="stopped")
-        await (self._on_asleep() if kind == "suspended" else self._on_down())
         await session.close()
 
     async def _end(self, say: Say, *, force: bool) -> None:
