@@ -64,7 +64,7 @@ class Attendant:
         )
         self._forwarder: PortForwarder | None = None
         self._watcher: PortWatcher | None = None
-        self._saver: asyncio.Task[None] | None = None
+        self._keepers: list[asyncio.Task[None]] = []  # what is done while it runs
 
     async def open(self) -> None:
         """Adopt the machine if it runs, and answer on its engine socket."""
@@ -101,8 +101,10 @@ class Attendant:
         if session.brought_back:
             await self._watcher.settled()
         self._proxy.awake(session.slept_at or time.time())
-        self._saver = self._tasks.start(self._save_when_idle(), name="idle saver")
-        session.tasks.start(self._mend_after_jumps(session), name="clock jumps")
+        self._keepers = [
+            self._tasks.start(self._save_when_idle(), name="idle saver"),
+            self._tasks.start(self._mend_after_jumps(session), name="clock jumps"),
+        ]
 
     async def _save_when_idle(self) -> None:
         """Suspend the machine after its time without use; what cannot be suspended goes on running."""
@@ -154,12 +156,13 @@ class Attendant:
         watcher, self._watcher = self._watcher, None
         if watcher is not None:
             await watcher.close()
-        self._end_saver()
+        self._end_keepers()
 
-    def _end_saver(self) -> None:
-        saver, self._saver = self._saver, None
-        if saver is not None and saver is not asyncio.current_task():
-            saver.cancel()
+    def _end_keepers(self) -> None:
+        keepers, self._keepers = self._keepers, []
+        for keeper in keepers:
+            if keeper is not asyncio.current_task():  # the idle saver itself put it to sleep
+                keeper.cancel()
 
     def _falls_asleep(self) -> bool:
         return self.machine.is_suspending or self.machine.suspended
@@ -178,7 +181,7 @@ class Attendant:
         self._proxy.forget()
         forwarder, self._forwarder = self._forwarder, None
         watcher, self._watcher = self._watcher, None
-        self._end_saver()
+        self._end_keepers()
         if watcher is not None:
             await watcher.close()
         if forwarder is not None:
