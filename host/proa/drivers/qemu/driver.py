@@ -362,7 +362,7 @@ def _sweep(runtime: Path) -> None:
 async def _until_socket(path: Path, identity: ProcessIdentity) -> None:
     """Return when QEMU has made its monitor's socket; raise as soon as QEMU has ended."""
     deadline = asyncio.get_running_loop().time() + SOCKET_TIMEOUT
-    while not path.exists():
+    while not _is_listening(path):
         if not alive(identity):
             raise _ended(())
         if asyncio.get_running_loop().time() > deadline:
@@ -373,3 +373,15 @@ async def _until_socket(path: Path, identity: ProcessIdentity) -> None:
                 layer="hypervisor",
             )
         await asyncio.sleep(POLL)
+
+
+def _is_listening(path: Path) -> bool:
+    """A bound socket listens a moment later. Told by the system's table: QEMU serves one client at a time."""
+    if sys.platform != "linux":
+        return path.exists()
+    # proc_net_unix(5): the flag __SO_ACCEPTCON is set where somebody listens.
+    for line in Path("/proc/net/unix").read_text(errors="replace").splitlines():
+        words = line.split(maxsplit=7)
+        if len(words) == 8 and words[7] == str(path):
+            return bool(int(words[3], 16) & 0x10000)
+    return False
