@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from proa.agent.attendant import Attendant
 from proa.agent.server import ApiServer
+from proa.agent.vacant import Vacancies
 from proa.drivers.qemu.driver import QemuDriver
 from proa.images.store import ImageStore
 from proa.machine.host_checks import check_sizes
 from proa.machine.store import MachineStore
 from proa.model.errors import ProaError
 from proa.model.machine import MachineOptions
-from proa.model.names import check_name
+from proa.model.names import DEFAULT_MACHINE, check_name
+from proa.system import login
+from proa.system.activation import Listeners
 from proa.system.paths import Places
 
 log = logging.getLogger("proa.agent")
@@ -21,26 +25,33 @@ log = logging.getLogger("proa.agent")
 class Agent:
     """All machines of one user, and the API in front of them."""
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, places: Places, listeners: Listeners | None = None) -> None:
         self.places = places
+        self._listeners = Listeners() if listeners is None else listeners
+        self._vacancies = Vacancies(places, self._listeners)
         self.store = MachineStore(places)
         self.images = ImageStore(places.images)
         self.driver = QemuDriver(places)
         self._attendants: dict[str, Attendant] = {}
-        self._server = ApiServer(self, places.agent_socket)
+        self._server = ApiServer(self, places.agent_socket, self._listeners)
 
     async def open(self) -> None:
         """Heal what a crash left, adopt what runs, then answer."""
         self.store.sweep()
         for name in self.store.names():
             await self._attend(name)
+        await self._vacancies.open(self._attendants)
         await self._server.open()
+        for attendant in self._attendants.values():
+            attendant.start_at_login()
 
     async def close(self) -> None:
         await self._server.close()
         for attendant in list(self._attendants.values()):
             await attendant.close()
         self._attendants.clear()
+        await self._vacancies.close()
+        self._listeners.close()
 
     def names(self) -> tuple[str, ...]:
         return tuple(sorted(self._attendants))
@@ -73,16 +84,33 @@ class Agent:
             )
         check_sizes(config)
         self.store.create(config)
-        return await self._attend(name)
+        attendant = await self._attend(name)
+        await self._listen_from_login(name, wanted=True)
+        return attendant
 
     async def forget(self, name: str) -> None:
         attendant = self._attendants.pop(name, None)
         if attendant is not None:
             await attendant.close()
+            await self._listen_from_login(name, wanted=False)
+
+    async def stop_machines(self) -> None:
+        """Stop what runs, in order; the next agent starts each when it is used."""
+        await asyncio.gather(*(attendant.stop_until_used() for attendant in self._attendants.values()))
+
+    async def _listen_from_login(self, name: str, *, wanted: bool) -> None:
+        """Where systemd listens for us, it shall for this machine too; for the default one it always does."""
+        if not self._listeners or name == DEFAULT_MACHINE:
+            return
+        try:
+            await asyncio.to_thread(login.listen_for, name, wanted=wanted)
+        except ProaError as error:
+            log.warning("%s: its engine socket at the next login: %s", name, error)
 
     async def _attend(self, name: str) -> Attendant:
-        attendant = Attendant(name, self.places, self.store, self.images, self.driver)
+        attendant = Attendant(name, self.places, self.store, self.images, self.driver, self._listeners)
         self._attendants[name] = attendant
+        await self._vacancies.fill(name)
         try:
             await attendant.open()
         except ProaError as error:

@@ -333,7 +333,7 @@ class Machine:
             await self._power_off(session)
         if session is not None:
             await self._quit(session)
-        self._remember(intent="stopped")
+        self._remember(intent="stopped", boot_id=boot_id())
 
     async def _power_off(self, session: Session) -> None:
         """Ask the guest to end; whatever it answers, `_quit` comes after the bound."""

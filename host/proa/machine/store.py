@@ -1,7 +1,7 @@
 """Machines on disk: `machines/NAME/machine.toml` (the user's) and `state.json` (ours).
 
 machine.toml, version 1: `version`, `cpus`, `memory`, `disk` (sizes as text), `driver`,
-`image`, and a table `daemon` with keys of the engine's daemon.json.
+`image`, `start-at-login`, and a table `daemon` with keys of the engine's daemon.json.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class _ConfigFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     disk: str = show_size(60 << 30)
     driver: str = "qemu"
     image: str = ""
+    start_at_login: bool = msgspec.field(default=False, name="start-at-login")
     daemon: dict[str, Any] = {}
 
 
@@ -55,7 +56,7 @@ class MachineRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     version: int = STATE_VERSION
     intent: Literal["running", "stopped"] = "stopped"
-    boot_id: str = ""  # of the host, when it was last started
+    boot_id: str = ""  # of the host, when it was last started or stopped
     started_with: str = ""
     start_seconds: float | None = None
     problem: Problem | None = None  # why the last start failed
@@ -94,6 +95,7 @@ class MachineStore:
                 disk=parse_size(file.disk),
                 driver=file.driver,
                 image=file.image,
+                start_at_login=file.start_at_login,
                 daemon=file.daemon,
             )
         except FileNotFoundError as error:

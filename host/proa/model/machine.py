@@ -22,6 +22,7 @@ class MachineConfig(msgspec.Struct, frozen=True, kw_only=True):
     disk: int = 60 * GIB  # bytes, the most the data disk may grow to
     driver: str = "qemu"
     image: str = ""  # an image's id, or empty: the newest there is
+    start_at_login: bool = False  # start it when the user logs in (see proa.system.login)
     daemon: dict[str, Any] = {}  # keys of the engine's daemon.json, given to it as they are
 
 
