@@ -7,6 +7,7 @@ import logging
 from proa.agent.attendant import Attendant
 from proa.agent.server import ApiServer
 from proa.drivers.qemu.driver import QemuDriver
+from proa.images.keys import Keyring
 from proa.images.store import ImageStore
 from proa.machine.host_checks import check_sizes
 from proa.machine.store import MachineStore
@@ -24,7 +25,7 @@ class Agent:
     def __init__(self, places: Places) -> None:
         self.places = places
         self.store = MachineStore(places)
-        self.images = ImageStore(places.images)
+        self.images = ImageStore(places.images, Keyring(places.keys))
         self.driver = QemuDriver(places)
         self._attendants: dict[str, Attendant] = {}
         self._server = ApiServer(self, places.agent_socket)

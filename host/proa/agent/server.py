@@ -10,6 +10,7 @@ from aiohttp import web
 
 from proa import __version__
 from proa.agent.answers import LongWork, as_json, problems
+from proa.agent.routes.images import ImageRoutes
 from proa.agent.routes.machines import MachineRoutes
 from proa.model.api import API_VERSION, AgentInfo
 from proa.system.sockets import listen_private
@@ -32,6 +33,7 @@ class ApiServer:
     async def open(self) -> None:
         app = web.Application(middlewares=[problems], client_max_size=MOST_BODY)
         app.add_routes([web.get("/v1/agent", self._info)])
+        app.add_routes(ImageRoutes(self._agent, self._work).table())
         app.add_routes(MachineRoutes(self._agent, self._work).table())
         # Work in progress ends with the agent, not after a grace period: machines are adopted again.
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)

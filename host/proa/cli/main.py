@@ -26,6 +26,7 @@ VERBS = {
     "docker": ("handover", "Run the Docker CLI against the engine."),
     "shell": ("shell", "A shell, or a command, in the guest."),
     "logs": ("logs", "The log of the agent, the console or the engine."),
+    "image": ("image", "Guest images: list, build, fetch, import, verify, remove."),
     "agent": ("handover", "Run the agent in the foreground."),
 }
 LOG_LINES = 8
