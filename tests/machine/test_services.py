@@ -13,7 +13,7 @@ from tests.support.commands import Result, run
 from tests.support.homes import wait_until
 from tests.support.registry import free_port
 
-pytestmark = [pytest.mark.machine, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.machine, pytest.mark.timeout(480)]
 
 PARALLEL = 200
 
@@ -79,7 +79,7 @@ def test_postgres_and_psql(docker: Docker) -> None:
         assert docker("inspect", "-f", "{{.State.Running}}", "base").out == "true", docker("logs", "base").err
         return psql("SELECT 1").out == "1"
 
-    wait_until(ready, 150, "postgres answers")
+    wait_until(ready, 250, "postgres answers")
     psql("CREATE TABLE t AS SELECT g AS id, md5(g::text) AS word FROM generate_series(1, 20000) g").check()
     assert psql("SELECT count(*), max(length(word)) FROM t").check().out == "20000|32"
     assert len(psql("SELECT word FROM t ORDER BY id").check().out.splitlines()) == 20000
