@@ -79,7 +79,8 @@ def test_an_unknown_machine_is_said_with_those_there_are(empty: Home, verb: list
 def test_more_memory_than_the_host_has(empty: Home) -> None:
     refused(empty.proa("create", "big", "--memory", "100TiB"), "memory-too-large", "GiB", status=2)
     refused(empty.proa("create", "big", "--memory", "lots"), "bad-setting", "2GiB", status=2)
-    refused(empty.proa("create", "big", "--cpus", "4000"), "too-many-cpus", status=2)
+    refused(empty.proa("create", "big", "--cpus", "400"), "too-many-cpus", status=2)
+    refused(empty.proa("create", "big", "--cpus", "4000"), "bad-setting", "512", status=2)
     nothing_made(empty, "big")
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.clients import Docker
 from tests.support.commands import run
-from tests.support.homes import Home
+from tests.support.homes import Home, wait_until
 from tests.support.registry import Registry
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(300)]
@@ -57,7 +57,8 @@ def test_ps_stop_rm_rmi_by_id(docker: Docker) -> None:
     assert container[:12] in table[1]
 
     docker("stop", container[:12])
-    assert docker("ps", "-q").out == ""
+    # The engine answers a stop before its list of containers has it.
+    wait_until(lambda: docker("ps", "-q").out == "", 20, "the stopped container is no longer listed")
     assert "Exited (0)" in docker("ps", "-a").out
     docker("rm", container[:12])
     assert docker("ps", "-aq").out == ""
