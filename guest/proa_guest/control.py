@@ -38,6 +38,7 @@ class Facts:
         return {
             "agent": VERSION,
             "uptime": round(time.clock_gettime(time.CLOCK_BOOTTIME), 1),
+            "time": time.time(),
             "services": self._init.get("services", {}),
             "disk": self._init.get("disk", {**nothing, "size": 0, "free": 0}),
             "network": self._init.get("network", nothing),

@@ -95,7 +95,7 @@ class ExecEnd(asyncio.Protocol):
         with _unprotected():
             return os.posix_spawnp(
                 argv[0], argv, self._environ, file_actions=actions, setsid=not self._tty, setsigmask=(),
-                setsigdef=(signal.SIGPIPE, signal.SIGINT, signal.SIGTERM),
+                setsigdef=(signal.SIGHUP, signal.SIGPIPE, signal.SIGINT, signal.SIGTERM),
             )  # fmt: skip
 
     def _set_size(self, descriptor: int) -> None:

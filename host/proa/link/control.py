@@ -66,12 +66,18 @@ class GuestStatus(msgspec.Struct, frozen=True):
     memory: MemoryStatus = MemoryStatus()
 
 
+def clock_off(before: float, guest: float, after: float) -> float:
+    """Seconds by which a clock read between `before` and `after` is certainly wrong; ahead is positive."""
+    return min(guest - before, 0.0) or max(guest - after, 0.0)
+
+
 class Control:
     """Holds a control stream open for as long as the pool lives."""
 
     def __init__(self, pool: LinkPool, tasks: Tasks) -> None:
         self.latest: GuestStatus | None = None
         self.heard = 0.0  # when that was, on the monotonic clock
+        self.clock_off = 0.0  # seconds that the guest's clock was certainly ahead of ours (behind: negative)
         self._pool = pool
         self._changed = asyncio.Condition()
         self._line: _ControlLine | None = None
@@ -127,13 +133,19 @@ class Control:
             ) from error
 
     async def answers(self, timeout: float) -> bool:
-        """True if the guest agent answers within `timeout` seconds."""
+        """True if the guest agent answers within `timeout` seconds; `clock_off` is of that answer then."""
+        before = time.time()
         try:
             async with asyncio.timeout(timeout):
-                await self._order({"op": "status"})
+                told = (await self._order({"op": "status"})).get("time")
         except (ProaError, TimeoutError):
             return False
+        self.clock_off = clock_off(before, told, time.time()) if isinstance(told, (int, float)) else 0.0
         return True
+
+    async def set_time(self, now: float) -> None:
+        """Set the guest's clock (seconds since 1970). Raises ProaError."""
+        await self._order({"op": "set-time", "time": now})
 
     async def log(self, name: str, lines: int) -> tuple[str, ...]:
         """The last lines of `agent`, `containerd` or `dockerd` in the guest. Raises ProaError."""

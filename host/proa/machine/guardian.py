@@ -162,6 +162,7 @@ class Guardian:
             guest_answers=guest_answers,
             stall=stall,
             room=free_disk(self._machine.paths.folder),
+            clock_off=session.control.clock_off,
         )
 
     def _tell_news(self, session: Session) -> None:
@@ -178,6 +179,9 @@ class Guardian:
             case health.GoOn():
                 with contextlib.suppress(ProaError):
                     await session.hypervisor.resume()
+            case health.SetClock():
+                with contextlib.suppress(ProaError):
+                    await session.control.set_time(time.time())
             case health.Restart(problem):
                 await self._machine.end_hung(session, problem)
 

@@ -16,6 +16,10 @@ SILENT_AFTER = 10.0  # seconds of silence after which it is said
 # Seconds of silence after which nothing is left but to restart the machine. The guest's own init ends a
 # guest agent that hangs after 30 s and starts it again: this is for a guest that does not even do that.
 HUNG = Bound(hardware=90, emulated=240)
+# Seconds that a guest's clock may be wrong: it starts with whole seconds only, stands still while the host
+# sleeps, and falls behind in an emulated guest that gets no processor.
+CLOCK_TOLERANCE = 0.5
+CLOCK_NEWS = 10.0  # seconds; a correction by more than that is told
 LEAST_ROOM = 64 * MIB  # a guest that goes on with less is paused again at once
 FIRST_RETRY, MOST_RETRY = 2.0, 30.0  # seconds between attempts to let a paused guest go on
 OOM_SHOWN = 600.0  # seconds for which the status tells that the guest ran out of memory
@@ -31,6 +35,7 @@ class Look:
     guest_answers: bool = True
     stall: Stall | None = None
     room: int = 0
+    clock_off: float = 0.0  # seconds that the guest's clock is ahead of the host's (behind: negative)
 
 
 @dataclass(frozen=True)
@@ -47,13 +52,18 @@ class GoOn:
 
 
 @dataclass(frozen=True)
+class SetClock:
+    """Give the guest the host's time."""
+
+
+@dataclass(frozen=True)
 class Restart:
     """Nothing else is left: end the machine and start it again."""
 
     problem: Problem
 
 
-Action = Say | GoOn | Restart
+Action = Say | GoOn | SetClock | Restart
 
 
 class Health:
@@ -101,7 +111,8 @@ class Health:
     def _heard(self, look: Look, passed: float) -> list[Action]:
         if look.hypervisor_answers and look.guest_answers:
             was, self.problem, self._silence = self.problem, None, 0.0
-            return [Say(EventKind.REPAIR, "it answers again")] if was is not None else []
+            actions: list[Action] = [Say(EventKind.REPAIR, "it answers again")] if was is not None else []
+            return actions + _clock(look.clock_off)
         self._silence += passed
         if self._silence < SILENT_AFTER:
             return []
@@ -112,6 +123,16 @@ class Health:
             return [Restart(self.problem)]
         done = f"if that lasts {self._hung_after:.0f} s it is restarted"
         return [Say(EventKind.PROBLEM, self.problem.message, done, self.problem)] if first else []
+
+
+def _clock(off: float) -> list[Action]:
+    if abs(off) <= CLOCK_TOLERANCE:
+        return []
+    if abs(off) <= CLOCK_NEWS:
+        return [SetClock()]
+    which = "ahead" if off > 0 else "behind"
+    message = f"the guest's clock was {abs(off):.0f} s {which}"
+    return [SetClock(), Say(EventKind.REPAIR, message, "set to this computer's time")]
 
 
 def disk_problem(name: str, stall: Stall, place: str, room: int) -> Problem:

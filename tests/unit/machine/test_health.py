@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 
 from proa.drivers.base import Stall
 from proa.link.control import DiskStatus, EngineStatus, GuestStatus, MemoryStatus, ServiceStatus
@@ -19,6 +20,7 @@ from proa.machine.health import (
     Look,
     Restart,
     Say,
+    SetClock,
     memory_notice,
     news,
 )
@@ -72,6 +74,14 @@ def test_a_disk_that_fails_is_tried_again_more_and_more_seldom() -> None:
     assert _kinds(actions[:1]) == [K.PROBLEM]
     assert set(map(type, actions[1:])) == {GoOn}
     assert 600 / MOST_RETRY - 2 <= len(actions) <= 600 / MOST_RETRY + 8
+
+
+@pytest.mark.parametrize(("off", "word"), [(0.4, None), (-3.0, ""), (90.0, "ahead"), (-90.0, "behind")])
+def test_a_clock_that_is_wrong_is_set(off: float, word: str | None) -> None:
+    actions = Script().look(clock_off=off)
+    assert (SetClock() in actions) == (word is not None)
+    said = [action.message for action in actions if isinstance(action, Say)]
+    assert [word in message for message in said] == ([True] if word else [])
 
 
 def test_a_paused_guest_is_never_taken_for_a_hung_one() -> None:

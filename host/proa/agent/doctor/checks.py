@@ -159,7 +159,7 @@ CHECKS = (
     Check("image", _image, "build and import one: make image"),
     Check("guest-agent", _guest_agent, "its last words: proa logs --source console; then: proa restart"),
     Check("engine", _engine, "its last words: proa logs --source engine; then: proa restart"),
-    Check("clock", _clock, "set it anew: proa restart"),
+    Check("clock", _clock, "it is set within seconds; if that lasts: proa restart"),
     Check("names", _names, "look at: proa shell -- cat /etc/resolv.conf"),
     Check("outward", _outward, "is this computer online?"),
     Check("ports", _ports, "see them all: proa ports"),

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from proa.drivers.base import DriverInfo
-from proa.link.control import GuestStatus
+from proa.link.control import GuestStatus, clock_off
 from proa.model.doctor import Verdict, fail, ok, skip, warn
 from proa.model.machine import MachineState, MachineStatus, PublishedPort
 from proa.model.sizes import GIB, MIB
@@ -87,13 +87,11 @@ def _engine_well(status: MachineStatus, told: GuestStatus | None) -> Verdict:
 
 def clock(before: float, guest: float, after: float) -> Verdict:
     """`guest` was read between `before` and `after` (seconds since 1970, the host's)."""
-    if guest < before:
-        off, which = before - guest, "behind"
-    else:
-        off, which = max(guest - after, 0.0), "ahead"
-    if off <= CLOCK_TOLERANCE:
+    off = clock_off(before, guest, after)
+    if abs(off) <= CLOCK_TOLERANCE:
         return ok("the guest's clock agrees with this computer's")
-    return fail(f"the guest's clock is {duration(off)} {which}: certificates and logs go wrong")
+    which = "ahead" if off > 0 else "behind"
+    return fail(f"the guest's clock is {duration(abs(off))} {which}: certificates and logs go wrong")
 
 
 @dataclass(frozen=True)
