@@ -9,6 +9,7 @@ from proa.agent.answers import Say
 from proa.agent.attendant import Attendant
 from proa.agent.journal import Journal
 from proa.agent.server import ApiServer
+from proa.agent.vacant import Vacancies
 from proa.drivers.qemu.driver import QemuDriver
 from proa.images.store import ImageStore
 from proa.machine.host_checks import check_driver, check_sizes
@@ -16,9 +17,11 @@ from proa.machine.store import MachineStore
 from proa.model.errors import ProaError
 from proa.model.events import EventKind
 from proa.model.machine import MachineOptions
-from proa.model.names import check_name
+from proa.model.names import DEFAULT_MACHINE, check_name
 from proa.model.problem import Problem
 from proa.ports.planner import Key
+from proa.system import login
+from proa.system.activation import Listeners
 from proa.system.paths import Places
 
 log = logging.getLogger("proa.agent")
@@ -27,8 +30,10 @@ log = logging.getLogger("proa.agent")
 class Agent:
     """All machines of one user, and the API in front of them."""
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, places: Places, listeners: Listeners | None = None) -> None:
         self.places = places
+        self._listeners = Listeners() if listeners is None else listeners
+        self._vacancies = Vacancies(places, self._listeners)
         self.store = MachineStore(places)
         self.images = ImageStore(places.images)
         self.driver = QemuDriver(places)
@@ -36,7 +41,7 @@ class Agent:
         self._attendants: dict[str, Attendant] = {}
         # Held while a machine is made or deleted: who comes second sees what the first has done.
         self._gates: dict[str, asyncio.Lock] = {}
-        self._server = ApiServer(self, places.agent_socket)
+        self._server = ApiServer(self, places.agent_socket, self._listeners)
 
     async def open(self) -> None:
         """Heal what a crash left, adopt what runs, then answer."""
@@ -44,7 +49,10 @@ class Agent:
             self.journal.emit_for("")(EventKind.REPAIR, f"{left} was left half-made", done="removed")
         # Side by side: a machine that cannot be taken over at once does not keep the others waiting.
         await asyncio.gather(*(self._attend(name) for name in self.store.names()))
+        await self._vacancies.open(self._attendants)
         await self._server.open()
+        for attendant in self._attendants.values():
+            attendant.start_at_login()
 
     async def close(self) -> None:
         self.journal.close()
@@ -52,6 +60,8 @@ class Agent:
         for attendant in list(self._attendants.values()):
             await attendant.close()
         self._attendants.clear()
+        await self._vacancies.close()
+        self._listeners.close()
 
     def names(self) -> tuple[str, ...]:
         return tuple(sorted(self._attendants))
@@ -94,6 +104,20 @@ class Agent:
             await attendant.machine.delete(say)
             del self._attendants[name]
             await attendant.close()
+            await self._listen_from_login(name, wanted=False)
+
+    async def stop_machines(self) -> None:
+        """Stop what runs, in order; the next agent starts each when it is used."""
+        await asyncio.gather(*(attendant.stop_until_used() for attendant in self._attendants.values()))
+
+    async def _listen_from_login(self, name: str, *, wanted: bool) -> None:
+        """Where systemd listens for us, it shall for this machine too; for the default one it always does."""
+        if not self._listeners or name == DEFAULT_MACHINE:
+            return
+        try:
+            await asyncio.to_thread(login.listen_for, name, wanted=wanted)
+        except ProaError as error:
+            log.warning("%s: its engine socket at the next login: %s", name, error)
 
     def _gate(self, name: str) -> asyncio.Lock:
         return self._gates.setdefault(check_name(name), asyncio.Lock())
@@ -104,7 +128,9 @@ class Agent:
         check_sizes(config)
         self.store.create(config)
         self.journal.emit_for(name)(EventKind.STATE, "it was made")
-        return await self._attend(name)
+        attendant = await self._attend(name)
+        await self._listen_from_login(name, wanted=True)
+        return attendant
 
     def _holder(self, key: Key) -> str | None:
         """Who of our own holds a port of the host."""
@@ -115,8 +141,18 @@ class Agent:
 
     async def _attend(self, name: str) -> Attendant:
         emit = self.journal.emit_for(name)
-        attendant = Attendant(name, self.places, self.store, self.images, self.driver, emit, self._holder)
+        attendant = Attendant(
+            name,
+            self.places,
+            self.store,
+            self.images,
+            self.driver,
+            emit=emit,
+            holder=self._holder,
+            listeners=self._listeners,
+        )
         self._attendants[name] = attendant
+        await self._vacancies.fill(name)
         try:
             await attendant.open()
         except ProaError as error:

@@ -8,9 +8,11 @@ from collections.abc import Callable
 import msgspec
 
 from proa.agent.configure import Configurator
+from proa.agent.unasked import UnaskedStart
 from proa.drivers.base import Driver
 from proa.engine.proxy import EngineProxy
 from proa.images.store import ImageStore
+from proa.link.stream import LinkStream
 from proa.machine.machine import Machine
 from proa.machine.session import Session
 from proa.machine.store import MachineStore
@@ -22,8 +24,8 @@ from proa.ports.engine_api import EngineApi
 from proa.ports.forwarder import PortForwarder
 from proa.ports.planner import Key
 from proa.ports.watcher import PortWatcher
+from proa.system.activation import Listeners
 from proa.system.paths import Places
-from proa.system.sockets import listen_private
 from proa.system.tasks import Tasks
 
 log = logging.getLogger("proa.agent")
@@ -39,10 +41,13 @@ class Attendant:
         store: MachineStore,
         images: ImageStore,
         driver: Driver,
+        *,
         emit: Emit,
         holder: Callable[[Key], str | None],
+        listeners: Listeners,
     ) -> None:
         self.name = name
+        self._listeners = listeners
         self.trouble: ProaError | None = None  # why its socket is not there
         self.machine = Machine(
             name,
@@ -59,22 +64,37 @@ class Attendant:
         self._holder = holder
         self.config = Configurator(self.machine, store, images, driver)
         self._tasks = Tasks(f"attendant {name}")
-        self._proxy = EngineProxy(
-            lambda: self.machine.open_stream("engine"), settled=self._ports_settled, machine=name
-        )
+        self._unasked = UnaskedStart(self.machine, store, self._tasks)
+        self._proxy = EngineProxy(self._open_engine, settled=self._ports_settled, machine=name)
         self._forwarder: PortForwarder | None = None
         self._watcher: PortWatcher | None = None
 
     async def open(self) -> None:
         """Adopt the machine if it runs, and answer on its engine socket."""
+        self._unasked.note()
         await self.machine.adopt()
-        await self._proxy.serve(listen_private(self.machine.paths.engine_socket))
+        await self._proxy.serve(self._listeners.at(self.machine.paths.engine_socket))
 
     async def close(self) -> None:
         """Let go: the machine goes on running."""
         await self._proxy.close()
         await self.machine.let_go()
         await self._tasks.close()
+
+    def start_at_login(self) -> None:
+        """Start it now, in the background, if it starts at login and has not yet."""
+        if self.trouble is None:
+            self._unasked.at_login()
+
+    async def stop_until_used(self) -> None:
+        """Stop the machine if it runs: the session ends, and what is left would be killed."""
+        if self.machine.session is not None:
+            await self._unasked.stop_until_used()
+
+    async def _open_engine(self) -> LinkStream:
+        """A stream to the engine; the first request starts a machine that is due, and waits for it."""
+        await self._unasked.on_request()
+        return await self.machine.open_stream("engine")
 
     async def status(self) -> MachineStatus:
         status = await self.machine.status()

@@ -16,8 +16,8 @@ from proa.agent.routes.diagnosis import DiagnosisRoutes
 from proa.agent.routes.events import EventRoutes
 from proa.agent.routes.machines import MachineRoutes
 from proa.model.api import API_VERSION, AgentInfo
+from proa.system.activation import Listeners
 from proa.system.memory import own_memory
-from proa.system.sockets import listen_private
 
 if TYPE_CHECKING:
     from proa.agent.agent import Agent
@@ -28,9 +28,10 @@ MOST_BODY = 1 << 20  # bytes; options are small
 class ApiServer:
     """Answers the CLI and the desktop."""
 
-    def __init__(self, agent: Agent, path: Path) -> None:
+    def __init__(self, agent: Agent, path: Path, listeners: Listeners) -> None:
         self._agent = agent
         self._path = path
+        self._listeners = listeners
         self._work = LongWork()
         self._began = time.monotonic()
         self._runner: web.AppRunner | None = None
@@ -45,13 +46,13 @@ class ApiServer:
         # Work in progress ends with the agent, not after a grace period: machines are adopted again.
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
-        await web.SockSite(self._runner, listen_private(self._path)).start()
+        await web.SockSite(self._runner, self._listeners.at(self._path)).start()
 
     async def close(self) -> None:
         await self._work.close()
         if self._runner is not None:
             await self._runner.cleanup()
-        self._path.unlink(missing_ok=True)
+        self._listeners.remove(self._path)
 
     async def _info(self, request: web.Request) -> web.Response:
         count = len(self._agent.names())

@@ -13,6 +13,7 @@ from proa.system.files import tail
 from proa.system.locks import is_held
 from proa.system.paths import Places
 from proa.system.processes import ProcessIdentity, identify, kill, spawn_detached, wait_until_gone
+from proa.system.sockets import answers
 
 START_TIMEOUT = 30.0  # seconds until a new agent answers; it adopts machines first
 END_TIMEOUT = 30.0
@@ -20,9 +21,14 @@ POLL = 0.02
 
 
 def spawn(client: AgentClient, places: Places) -> None:
-    """Start an agent and wait until it answers. Raises ProaError `agent-did-not-start`, with its log."""
+    """Start an agent and wait until it answers. Raises ProaError `agent-did-not-start`, with its log.
+
+    Where somebody listens for it (systemd's proa.socket), the first question has started it already.
+    """
     began = places.agent_log.stat().st_size if places.agent_log.exists() else 0
-    child = spawn_detached([sys.executable, "-m", "proa.agent"], log=places.agent_log, env=_environ())
+    child = None
+    if not answers(places.agent_socket):
+        child = spawn_detached([sys.executable, "-m", "proa.agent"], log=places.agent_log, env=_environ())
     _wait(client, child, places, began)
 
 
@@ -33,14 +39,15 @@ def _environ() -> dict[str, str]:
     }
 
 
-def _wait(client: AgentClient, child: ProcessIdentity, places: Places, began: int) -> None:
+def _wait(client: AgentClient, child: ProcessIdentity | None, places: Places, began: int) -> None:
     deadline = time.monotonic() + START_TIMEOUT
     while True:
         with contextlib.suppress(ProaError):
             client.info()
             return
         # Another command's agent may have won: then ours has ended, and the lock is held all the same.
-        ended = identify(child.pid) != child and not is_held(places.agent_lock)
+        ended = child is None or identify(child.pid) != child
+        ended = ended and not is_held(places.agent_lock) and not answers(places.agent_socket)
         if ended or time.monotonic() > deadline:
             grown = places.agent_log.exists() and places.agent_log.stat().st_size > began
             told = tail(places.agent_log, 8) if grown else ()

@@ -47,7 +47,9 @@ class EngineProxy:
     async def serve(self, listener: socket.socket) -> None:
         """Answer on a listening Unix socket."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(lambda: Client(self), sock=listener)
+        # Not create_unix_server: from Python 3.13 on it removes the socket from the disk with the server,
+        # and that is not ours to do where a service manager made it.
+        self._server = await loop.create_server(lambda: Client(self), sock=listener)
 
     async def close(self) -> None:
         """End all connections."""

@@ -59,7 +59,7 @@ def rebooted(name: str) -> Problem:
         code=REBOOTED,
         message=f"the machine {name!r} was running when this computer was restarted",
         why="a restart of the computer ends all machines; its disk is as at a power cut, and is checked",
-        hint=f"proa start {name}",
+        hint=f"the next docker command starts it; or at once: proa start {name}",
         layer="hypervisor",
     )
 

@@ -389,7 +389,7 @@ class Machine:
     async def _end(self, say: Say, *, force: bool) -> None:
         session = self.session
         # Before the first step: whatever becomes of this agent, the next one does not start it again.
-        self._memo.change(intent="stopping" if session is not None else "stopped")
+        self._memo.change(intent="stopping" if session is not None else "stopped", boot_id=boot_id())
         if session is None:
             await self._end_stray()
             return

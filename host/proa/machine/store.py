@@ -54,7 +54,7 @@ class MachineRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     version: int = STATE_VERSION
     intent: Literal["running", "stopping", "stopped"] = "stopped"  # what a person last asked for
-    boot_id: str = ""  # of the host, when it was last started
+    boot_id: str = ""  # of the host, when it was last started or stopped
     started_with: str = ""
     start_seconds: float | None = None
     problem: Problem | None = None  # why the last start failed

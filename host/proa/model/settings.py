@@ -251,6 +251,11 @@ SETTINGS = (
         "The most its disk may grow to; it can be made larger, never smaller.", "100GiB"
     ),
     Setting("driver", TEXT, "qemu", "The hypervisor's driver.", "qemu"),
+    Setting(
+        "start_at_login", BOOLEAN, False,
+        "Start it as soon as you log in; otherwise the first docker command starts it, if it ran before.",
+        "true", Effect.LIVE,
+    ),
     Setting("image", TEXT, "", "A guest image's id; empty is the newest there is.", '""'),
     Setting(
         "registry.mirrors", MIRRORS, [], "Mirrors of Docker Hub, asked in this order.",
