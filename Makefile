@@ -7,7 +7,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 export PYTHONPATH := host:guest
 
-.PHONY: help up setup setup-test image lint test unit machine test-long bench clean
+.PHONY: help up setup setup-test setup-package image wheel deb lint test unit machine test-long bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -20,6 +20,9 @@ setup: ## system packages and the virtual environment
 
 setup-test:
 	@scripts/setup up test
+
+setup-package:
+	@scripts/setup up package
 
 image: setup ## build the guest image (cached) and import it
 	@$(PYTHON) -m proa.images "$$(python3 vmimages/build.py --print-path)"
@@ -39,6 +42,12 @@ test: setup-test ## the daily suite: lint, unit tests, and a real guest
 
 test-long: setup-test ## hundreds of rounds, every failing step
 	@scripts/tests long
+
+wheel: setup ## build dist/proa-VERSION-py3-none-any.whl
+	@scripts/wheel
+
+deb: setup-package wheel ## build dist/proa_VERSION_ARCHITECTURE.deb, checked with lintian
+	@scripts/deb
 
 bench: setup-test ## measure the budgets; writes build/bench.json
 	@$(PYTHON) -m tests.bench

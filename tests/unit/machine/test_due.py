@@ -5,6 +5,7 @@ from typing import Literal
 import pytest
 
 from proa.machine.due import Due, due
+from proa.machine.lifecycle import rebooted
 from proa.machine.store import MachineRecord
 
 
@@ -28,3 +29,9 @@ def test_who_is_due(
 ) -> None:
     record = MachineRecord(intent=intent, boot_id=of_boot)
     assert due(record, at_login=at_login, boot=boot) is expected
+
+
+def test_what_ran_when_the_host_went_down_stays_due_until_it_is_used() -> None:
+    """An agent that came between has said so already, and left the machine stopped."""
+    record = MachineRecord(intent="stopped", boot_id="earlier", problem=rebooted("default"))
+    assert due(record, at_login=False, boot="now") is Due.ON_REQUEST

@@ -1,0 +1,3 @@
+from proa.cli.entry import main
+
+main()
