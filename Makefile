@@ -40,7 +40,7 @@ test: setup-test ## the daily suite: lint, unit tests, and a real guest
 	@scripts/lint
 	@scripts/tests "not long"
 
-test-long: setup-test ## hundreds of rounds, every failing step
+test-long: setup-test setup-package ## hundreds of rounds, every failing step
 	@scripts/tests long
 
 wheel: setup ## build dist/proa-VERSION-py3-none-any.whl

@@ -18,11 +18,7 @@ _FILES = (
 _LOGIN = """\
 The package has systemd listen on Proa's sockets from the next login on: the first docker command starts
 the agent, and with it a machine that was running when the computer went down. A machine that was stopped
-stays stopped. For another machine than \\fBdefault\\fR:
-.PP
-.nf
-systemctl --user enable proa-engine@NAME.socket
-.fi
+stays stopped. After \\fBproa config set start_at_login true\\fR it is started right at the login.
 .PP
 Without any of it: \\fBsystemctl --user disable --now proa.socket\\fR, or for all users of this computer
 \\fBsystemctl --global disable proa.socket\\fR."""
