@@ -79,12 +79,18 @@ def test_from_login_to_logout_without_a_guest(desk: Desk) -> None:
         # A second agent in the foreground leaves the field to the first.
         told = desk.manager.run(PROA, "agent", PROA_HOME=str(desk.home.folder))
         assert (told.status, told.err) == (0, "proa: an agent is running already")
-        desk.login("disable")
+        desk.proa("config", "set", "start_at_login", "true")
+        assert desk.login("is_enabled") == "True"
+        desk.proa("config", "unset", "start_at_login")
         assert desk.login("is_enabled") == "False"
     assert desk.home.agent_pid() is None
     with desk.manager.session():
         assert list(wants.parent.glob("proa*")) == []
         assert not desk.home.agent_pid()
+        desk.proa("config", "set", "start_at_login", "true")
+        assert desk.login("is_enabled") == "True"
+        desk.proa("delete", "default", "--yes")
+        assert desk.login("is_enabled") == "False"
 
 
 @pytest.mark.long

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from proa.agent import at_login
 from proa.agent.answers import Say
 from proa.agent.attendant import Attendant
 from proa.agent.journal import Journal
@@ -101,10 +102,19 @@ class Agent:
             say("wait", f"waiting: {name!r} is being made or deleted", None)
         async with self._gate(name):
             attendant = self.get(name)
+            starts_at_login = at_login.wants(self.store, name)
             await attendant.machine.delete(say)
             del self._attendants[name]
             await attendant.close()
             await self._listen_from_login(name, wanted=False)
+            if starts_at_login:
+                await self._no_start_at_login(name)
+
+    async def _no_start_at_login(self, name: str) -> None:
+        try:
+            await asyncio.to_thread(at_login.without, self.store, name)
+        except ProaError as error:
+            log.warning("%s is gone, and the agent still starts at login: %s", name, error)
 
     async def stop_machines(self) -> None:
         """Stop what runs, in order; the next agent starts each when it is used."""

@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from proa.agent import at_login
 from proa.drivers.base import Driver
 from proa.images.store import ImageStore
 from proa.machine import authorities
@@ -103,6 +104,8 @@ class Configurator:
             session = self._machine.session
             if session is not None and old != new:
                 await self._in_guest(_CHECK, new)
+            if before.setting(at_login.KEY) != after.setting(at_login.KEY):
+                await asyncio.to_thread(at_login.agree, store, after)
             store.keep_text(name, text)
             log.info("%s: settings changed: %s", name, ", ".join(sorted(checked)))
             if session is None:

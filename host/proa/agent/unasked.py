@@ -7,6 +7,7 @@ import logging
 
 import msgspec
 
+from proa.agent import at_login
 from proa.machine.due import Due, due
 from proa.machine.machine import Machine
 from proa.machine.store import MachineStore
@@ -30,11 +31,10 @@ class UnaskedStart:
     def note(self) -> None:
         """See what is due, before what an earlier boot of the host left is tidied up."""
         try:
-            at_login = self._store.load(self._machine.name).setting("start_at_login")
+            wanted = self._store.load(self._machine.name).setting(at_login.KEY)
         except ProaError:
             return  # `proa status` says what is wrong with its config
-        record = self._store.record(self._machine.name)
-        self._due = due(record, at_login=at_login, boot=boot_id())
+        self._due = due(self._store.record(self._machine.name), at_login=wanted, boot=boot_id())
 
     def at_login(self) -> None:
         """Start a machine that starts at login, in the background."""

@@ -108,7 +108,8 @@ client.sendall(b"served")
 @pytest.mark.skipif(not shutil.which("systemd-socket-activate"), reason="systemd is not installed here")
 def test_systemd_hands_over_and_the_connection_that_woke_us_is_served(tmp_path: Path) -> None:
     path = tmp_path / "a.sock"
-    argv = ["systemd-socket-activate", f"--listen={path}", "--fdname=a", sys.executable, "-c", _CHILD]
+    options = (f"--listen={path}", "--fdname=a", "--setenv=PYTHONPATH")
+    argv = ["systemd-socket-activate", *options, sys.executable, "-c", _CHILD]
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with start(argv, env={**environ}) as manager, socket.socket(socket.AF_UNIX) as client:
         wait_until(path.exists, 20, "it listens")
