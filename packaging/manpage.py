@@ -27,6 +27,7 @@ Without any of it: \\fBsystemctl --user disable --now proa.socket\\fR, or for al
 def escape(text: str) -> str:
     """Plain text for groff: no backslash, hyphen or leading dot that it would take for its own."""
     text = text.replace("\\", "\\e").replace("-", "\\-")
+    text = re.sub(r"[^\x00-\x7f]", lambda char: f"\\[u{ord(char[0]):04X}]", text)
     return re.sub(r"^(?=[.'])", r"\\&", text, flags=re.MULTILINE)
 
 
