@@ -20,7 +20,9 @@ from pathlib import Path
 import initrd
 import manifest
 import root
-from packages import bootstrap, resolve
+import sources
+import version
+from packages import bootstrap, resolve, settle
 from recipe import CLI_FILES
 from run import BuildError, Steps
 
@@ -93,6 +95,8 @@ def assemble(work: Path, archive: Path, architecture: str, suite: str, key: str,
     steps.say("unpacking")
     root.unpack(archive, tree)
     packages = root.installed(tree)
+    number = version.of(tree, packages)
+    sources.write(image, tree, architecture, suite)
     kernel, modules = root.kernel_of(tree)
     shutil.copyfile(kernel, image / "kernel")
     (image / "initrd").write_bytes(initrd.build(tree, HERE / "initrd-init", modules))
@@ -106,7 +110,7 @@ def assemble(work: Path, archive: Path, architecture: str, suite: str, key: str,
     root.furnish(tree, architecture)
     steps.say("packing the root")
     root.pack(tree, image / "root.erofs")
-    manifest.write(image, key, architecture, suite, modules.version, packages)
+    manifest.write(image, key, number, architecture, suite, modules.version, packages)
     size = sum((image / name).stat().st_size for name in manifest.IMAGE_FILES)
     if size > MOST:
         raise BuildError(f"the image has {size >> 20} MiB, and {MOST >> 20} MiB are the most")
@@ -148,9 +152,17 @@ def main() -> int:
     parser.add_argument(
         "--print-path", action="store_true", help="print the image's folder, and nothing else"
     )
+    parser.add_argument(
+        "--resolve-only", action="store_true", help="list the packages and their versions, and build nothing"
+    )
     options = parser.parse_args()
+    settle()
     steps = Steps()
     try:
+        if options.resolve_only:
+            for name, number in resolve(options.architecture, options.suite).items():
+                print(name, number)
+            return 0
         image = build(options.architecture, options.suite, options.output or cache_folder(), steps)
     except (BuildError, OSError) as error:
         print(f"proa: the guest image cannot be built\n{error}", file=sys.stderr)

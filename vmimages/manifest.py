@@ -1,4 +1,4 @@
-"""manifest.json, format 1: what an image is, and the sizes and hashes that it is checked against."""
+"""manifest.json, format 2: what an image is, and the sizes and hashes that it is checked against."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from recipe import CLI_FILES, COMMAND_LINE, FORMAT, PROTOCOL
 
 IMAGE_FILES = ("kernel", "initrd", "root.erofs")
+PAPERS = ("sources.json", "source-offer.txt")
 
 
 def digest(path: Path) -> dict[str, object]:
@@ -17,13 +18,20 @@ def digest(path: Path) -> dict[str, object]:
 
 
 def write(
-    folder: Path, key: str, architecture: str, suite: str, kernel: str, packages: dict[str, str]
+    folder: Path,
+    key: str,
+    version: str,
+    architecture: str,
+    suite: str,
+    kernel: str,
+    packages: dict[str, str],
 ) -> None:
-    """Write the manifest of the image in `folder`."""
-    names = (*IMAGE_FILES, *(f"cli/{name}" for name in CLI_FILES))
+    """Write the manifest of the image in `folder`. Nothing of the builder or of the day is in it."""
+    names = (*IMAGE_FILES, *(f"cli/{name}" for name in CLI_FILES), *PAPERS)
     content = {
         "format": FORMAT,
         "id": key[:12],
+        "version": version,
         "architecture": architecture,
         "suite": suite,
         "kernel_version": kernel,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-FORMAT = 1  # of manifest.json
+FORMAT = 2  # of manifest.json
+# Of this recipe, and the first number of an image's version: raised with every release whose image must
+# not be replaced by an earlier one, and whenever a package leaves the image.
+REVISION = 1
 PROTOCOL = 1  # of the link, see proa_guest.wire
 
 # The kernel's package for an architecture, by Debian's names of both.
@@ -56,7 +59,7 @@ LEFT_OUT = (
     "usr/lib/udev",
     "usr/share/bash-completion",
     "usr/share/bug",
-    "usr/share/doc",
+    "usr/share/doc/*/changelog*",  # the copyright files stay: licences want to travel with the binaries
     "usr/share/doc-base",
     "usr/share/docker.io",
     "usr/share/info",

@@ -12,6 +12,7 @@ from proa.agent.journal import Journal
 from proa.agent.server import ApiServer
 from proa.agent.vacant import Vacancies
 from proa.drivers.qemu.driver import QemuDriver
+from proa.images.keys import Keyring
 from proa.images.store import ImageStore
 from proa.machine.host_checks import check_driver, check_sizes
 from proa.machine.store import MachineStore
@@ -36,7 +37,7 @@ class Agent:
         self._listeners = Listeners() if listeners is None else listeners
         self._vacancies = Vacancies(places, self._listeners)
         self.store = MachineStore(places)
-        self.images = ImageStore(places.images)
+        self.images = ImageStore(places.images, Keyring(places.keys))
         self.driver = QemuDriver(places)
         self.journal = Journal(places.events)
         self._attendants: dict[str, Attendant] = {}

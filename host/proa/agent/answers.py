@@ -12,7 +12,6 @@ from aiohttp import web
 
 from proa.model.api import Done, Failed, Message, Progress
 from proa.model.errors import ProaError
-from proa.model.machine import MachineStatus
 from proa.model.problem import Problem
 from proa.system.tasks import Tasks
 
@@ -56,9 +55,9 @@ class LongWork:
         self._tasks = Tasks("api")
 
     async def stream(
-        self, request: web.Request, name: str, work: Callable[[Say], Awaitable[MachineStatus]]
+        self, request: web.Request, name: str, work: Callable[[Say], Awaitable[object]]
     ) -> web.StreamResponse:
-        """Run `work` to its end, whether or not the client stays, and stream what it says."""
+        """Run `work` to its end, whether or not the client stays; stream what it says and what it returns."""
         said: asyncio.Queue[Message] = asyncio.Queue()
 
         def say(step: str, message: str, fraction: float | None) -> None:
@@ -66,7 +65,7 @@ class LongWork:
 
         async def run() -> None:
             try:
-                said.put_nowait(Done(status=await work(say)))
+                said.put_nowait(Done(result=msgspec.Raw(msgspec.json.encode(await work(say)))))
             except ProaError as error:
                 log.warning("%s: %s", name, error)
                 said.put_nowait(Failed(problem=Problem.of(error)))

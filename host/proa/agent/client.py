@@ -33,6 +33,7 @@ from proa.model.api import (
 from proa.model.doctor import CheckResult
 from proa.model.errors import ProaError
 from proa.model.events import Event
+from proa.model.image import BuildRequest, FetchRequest, ImageInfo, ImportRequest
 from proa.model.machine import MachineOptions, MachineStatus, PublishedPort
 from proa.model.problem import Problem
 from proa.system.paths import Places
@@ -164,6 +165,12 @@ class AgentClient:
     def _work(
         self, method: str, path: str, body: bytes | None, say: Callable[[Progress], None]
     ) -> MachineStatus:
+        return self._long(method, path, body, say, MachineStatus)
+
+    def _long(
+        self, method: str, path: str, body: bytes | None, say: Callable[[Progress], None], kind: type[T]
+    ) -> T:
+        """What the work returns at its end, and meanwhile what it says."""
         with contextlib.closing(self._ask(method, path, body, timeout=None)) as response:
             for line in _lines(response):
                 message: Message = msgspec.json.decode(line, type=Message)
@@ -172,8 +179,35 @@ class AgentClient:
                 elif isinstance(message, Failed):
                     raise message.problem.error()
                 elif isinstance(message, Done):
-                    return message.status
+                    return msgspec.json.decode(message.result, type=kind)
         raise _gone(None)
+
+    # -- images -------------------------------------------------------------------------------
+
+    def images(self) -> list[ImageInfo]:
+        """All guest images, the newest first."""
+        return self._get("/v1/images", list[ImageInfo])
+
+    def build_image(self, request: BuildRequest, say: Callable[[Progress], None]) -> ImageInfo:
+        return self._long("POST", "/v1/images/build", msgspec.json.encode(request), say, ImageInfo)
+
+    def fetch_image(self, request: FetchRequest, say: Callable[[Progress], None]) -> ImageInfo:
+        return self._long("POST", "/v1/images/fetch", msgspec.json.encode(request), say, ImageInfo)
+
+    def import_image(self, request: ImportRequest, say: Callable[[Progress], None]) -> ImageInfo:
+        return self._long("POST", "/v1/images/import", msgspec.json.encode(request), say, ImageInfo)
+
+    def verify_image(self, identity: str, say: Callable[[Progress], None]) -> ImageInfo:
+        """Check an image's signature and every byte; an empty `identity` is the newest."""
+        query = urlencode({"id": identity})
+        return self._long("POST", f"/v1/images/verify?{query}", None, say, ImageInfo)
+
+    def remove_image(self, identity: str, say: Callable[[Progress], None]) -> ImageInfo:
+        return self._long("DELETE", f"/v1/images/{quote(identity, safe='')}", None, say, ImageInfo)
+
+    def prune_images(self, say: Callable[[Progress], None]) -> list[ImageInfo]:
+        """Remove the images that no machine uses, but the newest; those that went."""
+        return self._long("POST", "/v1/images/prune", None, say, list[ImageInfo])
 
     # -- streams ------------------------------------------------------------------------------
 

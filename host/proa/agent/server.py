@@ -14,6 +14,7 @@ from proa.agent.answers import LongWork, as_json, problems
 from proa.agent.routes.config import ConfigRoutes
 from proa.agent.routes.diagnosis import DiagnosisRoutes
 from proa.agent.routes.events import EventRoutes
+from proa.agent.routes.images import ImageRoutes
 from proa.agent.routes.machines import MachineRoutes
 from proa.model.api import API_VERSION, AgentInfo
 from proa.system.activation import Listeners
@@ -39,6 +40,7 @@ class ApiServer:
     async def open(self) -> None:
         app = web.Application(middlewares=[problems], client_max_size=MOST_BODY)
         app.add_routes([web.get("/v1/agent", self._info)])
+        app.add_routes(ImageRoutes(self._agent, self._work).table())
         app.add_routes(MachineRoutes(self._agent, self._work).table())
         app.add_routes(DiagnosisRoutes(self._agent).table())
         app.add_routes(EventRoutes(self._agent.journal).table())

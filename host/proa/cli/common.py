@@ -109,7 +109,7 @@ def plain(text: str) -> str:
 def progress() -> Iterator[Callable[[Progress], None]]:
     """Says what is going on: one line that changes on a terminal, a line a step elsewhere; to stderr."""
     if not sys.stderr.isatty():
-        yield lambda step: print(f"proa: {plain(step.message)}", file=sys.stderr, flush=True)
+        yield _PlainLines()
         return
     from rich.console import Console
     from rich.text import Text
@@ -117,12 +117,37 @@ def progress() -> Iterator[Callable[[Progress], None]]:
     console = Console(stderr=True)
     began = time.monotonic()
     with console.status("…") as status:
+        last = ""
 
         def say(step: Progress) -> None:
-            status.update(Text(plain(step.message)))
-            console.print(Text(f"{time.monotonic() - began:6.1f} s  {plain(step.message)}", style="dim"))
+            nonlocal last
+            percent = "" if step.fraction is None else f" {_bar(step.fraction)}"
+            status.update(Text(plain(step.message) + percent))
+            if step.message != last:
+                last = step.message
+                console.print(Text(f"{time.monotonic() - began:6.1f} s  {plain(step.message)}", style="dim"))
 
         yield say
+
+
+def _bar(fraction: float, width: int = 30) -> str:
+    done = int(max(0.0, min(fraction, 1.0)) * width)
+    return f"[{'#' * done}{'.' * (width - done)}] {fraction:4.0%}"
+
+
+class _PlainLines:
+    """A line a step, and one for every quarter of it."""
+
+    def __init__(self) -> None:
+        self._last: tuple[str, int] | None = None
+
+    def __call__(self, step: Progress) -> None:
+        quarter = 0 if step.fraction is None else int(step.fraction * 4)
+        if step.fraction is not None and (step.message, quarter) == self._last:
+            return
+        self._last = (step.message, quarter)
+        percent = f": {step.fraction:.0%}" if step.fraction is not None else ""
+        print(f"proa: {plain(step.message)}{percent}", file=sys.stderr, flush=True)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -30,6 +30,7 @@ VERBS = {
     "docker": ("handover", "Run the Docker CLI against the engine."),
     "shell": ("shell", "A shell, or a command, in the guest."),
     "logs": ("logs", "The log of the agent, the console, the engine, containerd or the guest agent."),
+    "image": ("image", "Guest images: list, build, fetch, import, verify, remove."),
     "doctor": ("doctor", "Check everything between this computer and a container, and say what to do."),
     "diagnose": ("diagnose", "Write what a helper needs to see into one file, without secrets."),
     "reset": ("reset", "Remove what Proa keeps on this computer; asks first."),

@@ -1,10 +1,11 @@
-"""`python -m proa.images FOLDER`: import a built image into this installation."""
+"""`python -m proa.images FOLDER`: sign an image that was built here, and import it."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
+from proa.images.keys import Keyring
 from proa.images.store import ImageStore
 from proa.model.errors import ProaError
 from proa.system.paths import Places
@@ -17,7 +18,8 @@ def main(argv: list[str]) -> int:
     try:
         places = Places.current()
         places.make()
-        image = ImageStore(places.images).import_image(Path(argv[1]), lambda fraction: None)
+        store = ImageStore(places.images, Keyring(places.keys))
+        image = store.import_image(Path(argv[1]), lambda fraction: None, built_here=True)
     except ProaError as error:
         print(*error.lines, sep="\n", file=sys.stderr)
         return 2 if error.usage else 1

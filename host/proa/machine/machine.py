@@ -339,6 +339,7 @@ class Machine:
     async def _checked_image(self, config: MachineConfig, say: Say) -> Image:
         image = self._images.get(config.image) if config.image else self._images.newest()
         await asyncio.to_thread(self._images.verify, image)
+        self._store.keep_booted_image(self.name, image.id)
         say("image", f"guest image {image.id}", None)
         return image
 

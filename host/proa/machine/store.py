@@ -196,6 +196,16 @@ class MachineStore:
     def keep_record(self, name: str, record: MachineRecord) -> None:
         write_atomic(self._places.machine(name).state, msgspec.json.format(msgspec.json.encode(record)))
 
+    def booted_image(self, name: str) -> str:
+        """The guest image that the machine was booted with last; empty: none, or it cannot be told."""
+        try:
+            return read_bytes(self._places.machine(name).booted_image, 200).decode("ascii", "replace").strip()
+        except (FileNotFoundError, ProaError):
+            return ""
+
+    def keep_booted_image(self, name: str, image: str) -> None:
+        write_atomic(self._places.machine(name).booted_image, f"{image}\n".encode())
+
     def is_alive(self, name: str) -> bool:
         """True while a hypervisor of this machine holds its lock."""
         return is_held(self._places.machine(name).lock)

@@ -11,6 +11,13 @@ DELETE /v1/machines/NAME                 -> lines of Message
 GET    /v1/machines/NAME/config?reveal=0|1 list[SettingValue], passwords hidden unless asked for
 GET    /v1/machines/NAME/config/KEY      SettingValue
 POST   /v1/machines/NAME/config          ConfigChange -> ConfigChanged
+GET    /v1/images                        list[ImageInfo], the newest first
+POST   /v1/images/build                  BuildRequest   -> lines of Message, Done with ImageInfo
+POST   /v1/images/fetch                  FetchRequest   -> lines of Message, Done with ImageInfo
+POST   /v1/images/import                 ImportRequest  -> lines of Message, Done with ImageInfo
+POST   /v1/images/verify?id=ID           -> lines of Message, Done with ImageInfo (without ID: the newest)
+POST   /v1/images/prune                  -> lines of Message, Done with list[ImageInfo]: what was removed
+DELETE /v1/images/ID                     -> lines of Message, Done with ImageInfo
 GET    /v1/machines/NAME/ports           list[PublishedPort]
 GET    /v1/machines/NAME/doctor          list[CheckResult] (the agent's half of `proa doctor`)
 GET    /v1/machines/NAME/logs?source=S&lines=N&follow=0|1   text, chunked; S is one of LOG_SOURCES
@@ -22,6 +29,7 @@ JSON, percent-encoded): docker contexts are made and removed in that shell's Doc
 
 A request that fails before it streams answers 400 (usage), 404, 409 or 500 with a Problem.
 Long work streams one Message a line: Progress lines, then exactly one Done or Failed.
+What is done to a machine is done with its MachineStatus.
 """
 
 from __future__ import annotations
@@ -30,7 +38,6 @@ from typing import Any, Literal
 
 import msgspec
 
-from proa.model.machine import MachineStatus
 from proa.model.problem import Problem
 
 API_VERSION = 1
@@ -103,7 +110,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, tag="progress"):
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
-    status: MachineStatus
+    result: msgspec.Raw  # what the route's line above says, as JSON
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):

@@ -15,7 +15,8 @@ from proa.model.errors import ProaError
 MAX_STATE_FILE = 4 << 20  # no state of ours is larger; a larger file is not ours
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder durable. Raises OSError."""
     if sys.platform == "win32":
         return  # a directory cannot be opened for fsync there; rename is journalled by NTFS
     handle = os.open(folder, os.O_RDONLY)
@@ -53,7 +54,7 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o600) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:

@@ -40,6 +40,11 @@ class MachinePaths:
         return self.folder / "data.qcow2"
 
     @property
+    def booted_image(self) -> Path:
+        """The id of the guest image that it was booted with last."""
+        return self.folder / "image"
+
+    @property
     def lock(self) -> Path:
         """Held by the hypervisor for as long as it lives."""
         return self.folder / "lock"
@@ -111,6 +116,16 @@ class Places:
     @property
     def images(self) -> Path:
         return self.data / "images"
+
+    @property
+    def keys(self) -> Path:
+        """Keys that guest images are signed with, and those that are trusted (proa.images.keys)."""
+        return self.data / "keys"
+
+    @property
+    def downloads(self) -> Path:
+        """Images that are half fetched: what may be lost."""
+        return self.cache / "downloads"
 
     @property
     def machines(self) -> Path:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,6 +97,67 @@ async def run_async(
     import asyncio  # not at the top: a command line that only runs a program pays nothing for it
 
     return await asyncio.to_thread(run, argv, timeout=timeout, input=input, env=env, cwd=cwd)
+
+
+async def run_lines(
+    argv: Sequence[str],
+    on_line: Callable[[str], None],
+    *,
+    timeout: float,
+    env: Mapping[str, str] | None = None,
+) -> Finished:
+    """Run a long command, and hear its lines of stderr as they come; its stdout is in the result.
+
+    It ends with its children when we are cancelled. Raises ProaError `command-missing`, `command-hung`.
+    """
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=env,
+            start_new_session=True,
+        )
+    except FileNotFoundError as error:
+        raise ProaError("command-missing", f"cannot run {argv[0]}", why="it is not installed") from error
+    except OSError as error:
+        raise explain(error, f"run {argv[0]}") from error
+    assert process.stdout is not None and process.stderr is not None
+    try:
+        async with asyncio.timeout(timeout):
+            out, _ = await asyncio.gather(process.stdout.read(), _hear(process.stderr, on_line))
+            status = await process.wait()
+    except TimeoutError as error:
+        raise ProaError(
+            "command-hung",
+            f"{Path(argv[0]).name} did not end within {timeout:.0f} s",
+            hint=f"to see for yourself: {shlex.join(argv)}",
+        ) from error
+    finally:
+        if process.returncode is None:
+            _end_group(process.pid)
+            await asyncio.shield(process.wait())
+    return Finished(tuple(argv), status, out, b"")
+
+
+async def _hear(stream: asyncio.StreamReader, on_line: Callable[[str], None]) -> None:
+    while True:
+        try:
+            line = await stream.readline()
+        except ValueError:
+            continue  # a line without an end: asyncio has dropped what it read of it
+        if not line:
+            return
+        on_line(line.decode("utf-8", "replace").rstrip())
+
+
+def _end_group(pid: int) -> None:
+    """End a child that leads a session of its own, with all in it; it is not reaped yet, so it is ours."""
+    if sys.platform == "win32":
+        os.kill(pid, signal.SIGTERM)
+    else:
+        os.killpg(pid, signal.SIGKILL)
 
 
 @dataclass(frozen=True)
