@@ -88,6 +88,8 @@ class ArchiveSource:
             _copy(self._file, self.where / name, target / name, entry, meter)
             if any(self._file.read(archive.padding(entry.size))):
                 raise archive.wrong(f"there is something behind its {name}")
+        if any(self._file.read(wanted - self._file.tell())):
+            raise archive.wrong("there is something behind its last file")
 
     def close(self) -> None:
         self._file.close()

@@ -108,7 +108,7 @@ class ImageStore:
         found = [
             entry for entry in self._folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")
         ]
-        found.sort(key=lambda entry: (entry.stat().st_mtime, entry.name), reverse=True)
+        found.sort(key=lambda entry: (_imported(entry), entry.name), reverse=True)
         return tuple(entry.name for entry in found)
 
     def folder(self, identity: str) -> Path:
@@ -171,7 +171,7 @@ class ImageStore:
         if not self._is_there(target, source.manifest, signed):
             self._place(source, manifest, signed, target, progress)
         image = _fitting(self._read(target))
-        target.touch()  # it is the newest (again)
+        (target / manifests.NAME).touch()  # it is the newest (again)
         self._seen.note(image.signer.channel, manifest.architecture, manifest.version)
         return image
 
@@ -303,6 +303,14 @@ def _signature(folder: Path) -> bytes | None:
         return read_bytes(folder / signature.NAME, signature.MOST)
     except FileNotFoundError:
         return None
+
+
+def _imported(folder: Path) -> float:
+    """When the image was taken in: its manifest's time, as the folder's changes with every check."""
+    try:
+        return (folder / manifests.NAME).stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _identity(path: Path) -> Identity | None:

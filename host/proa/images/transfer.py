@@ -76,12 +76,14 @@ def redirected(url: str, location: str) -> str:
 
     A server may not make this computer ask others: its own network, say, that the server cannot reach.
     """
-    target = urljoin(url, location)
+    target = location
     try:
-        origins = [(parts.scheme, parts.hostname, parts.port) for parts in (urlsplit(url), urlsplit(target))]
+        target = urljoin(url, location)
+        here, there = urlsplit(url), urlsplit(target)
+        same = (here.scheme, here.hostname, here.port) == (there.scheme, there.hostname, there.port)
     except ValueError:
-        origins = [(), ()]  # type: ignore[list-item]
-    if not location or origins[0] != origins[1] or not origins[0]:
+        same = False
+    if not location or not same:
         raise ProaError(
             "fetch-redirected",
             f"{shown(url)} cannot be fetched",

@@ -131,6 +131,14 @@ def test_a_root_that_is_no_erofs_is_refused(store: Store, make: Callable[..., Pa
     assert store.names() == ()
 
 
+def test_a_check_does_not_make_an_image_the_newest(store: Store, make: Callable[..., Path]) -> None:
+    old = store.take(make())
+    os.utime(old.folder / "manifest.json", (1, 1))
+    store.take(make("def456"))
+    store.verify(old, every=True)
+    assert store.newest().id == "def456"
+
+
 def test_a_removed_image_is_gone(store: Store, make: Callable[..., Path]) -> None:
     image = store.take(make())
     store.remove(image.id)
@@ -155,7 +163,7 @@ def test_importing_again_makes_it_the_newest_again(store: Store, make: Callable[
     first = make()
     store.take(first)
     store.take(make("def456"))
-    os.utime(store.get("def456").folder, (1, 1))
+    os.utime(store.get("def456").folder / "manifest.json", (1, 1))
     store.take(first)
     assert store.newest().id == "abc123"
 

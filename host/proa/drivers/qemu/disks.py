@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from pathlib import Path
 
 import msgspec
 
+from proa.drivers.qemu import qcow2
 from proa.model.errors import ProaError
 from proa.system.files import explain
 from proa.system.processes import Finished, run_async, which
@@ -18,9 +20,7 @@ TIMEOUT = 60.0
 class _Info(msgspec.Struct, rename="kebab"):
     """What `qemu-img info --output=json` says (qemu: qapi/block-core.json, ImageInfo)."""
 
-    format: str
     virtual_size: int
-    backing_filename: str = ""
 
 
 async def _qemu_img(doing: str, *argv: str) -> Finished:
@@ -63,7 +63,8 @@ async def make(path: Path, size: int) -> None:
 
 
 async def check(path: Path) -> int:
-    """The disk's size in bytes. Raises ProaError `disk-corrupt`, `disk-has-backing-file`."""
+    """The disk's size in bytes. Raises ProaError `disk-corrupt`, `disk-has-backing-file`, `disk-foreign`."""
+    _check_header(path)
     try:
         done = await _qemu_img(
             f"look at the disk {path}", "info", "--output=json", "-f", "qcow2", "-U", str(path)
@@ -72,22 +73,42 @@ async def check(path: Path) -> int:
     except (ProaError, msgspec.MsgspecError) as error:
         if isinstance(error, ProaError) and error.code not in ("command-failed", "command-hung"):
             raise
-        raise ProaError(
-            "disk-corrupt",
-            f"the disk {path} cannot be used",
-            why=error.why if isinstance(error, ProaError) else str(error),
-            hint="it is left as it is; to begin anew: proa delete, then proa start",
-            layer="hypervisor",
-        ) from error
-    if info.backing_filename:
-        raise ProaError(
-            "disk-has-backing-file",
-            f"the disk {path} is refused",
-            why=f"it stands on another file, which Proa did not make: {info.backing_filename!r}",
-            hint="it is left as it is; move it away, and the next start makes a new one",
-            layer="hypervisor",
-        )
+        raise _corrupt(path, error.why if isinstance(error, ProaError) else str(error)) from error
     return info.virtual_size
+
+
+def _check_header(path: Path) -> None:
+    """Refuse a disk that leads to other files before any tool follows it there."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise _refused(path, "disk-foreign", "it is no regular file")
+        header = qcow2.read(path)
+    except OSError as error:
+        raise explain(error, f"read the disk {path}") from error
+    except ValueError as error:
+        raise _corrupt(path, str(error)) from error
+    if why := qcow2.foreign(header):
+        raise _refused(path, "disk-has-backing-file" if header.backing else "disk-foreign", why)
+
+
+def _refused(path: Path, code: str, why: str) -> ProaError:
+    return ProaError(
+        code,
+        f"the disk {path} is refused",
+        why=why,
+        hint="it is left as it is; move it away, and the next start makes a new one",
+        layer="hypervisor",
+    )
+
+
+def _corrupt(path: Path, why: str) -> ProaError:
+    return ProaError(
+        "disk-corrupt",
+        f"the disk {path} cannot be used",
+        why=why,
+        hint="it is left as it is; to begin anew: proa delete, then proa start",
+        layer="hypervisor",
+    )
 
 
 async def grow(path: Path, size: int) -> None:
