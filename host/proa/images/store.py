@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -150,19 +150,16 @@ class ImageStore:
         older: it may be older than what was seen.
         Raises ProaError `image-unsigned`, `image-older`, `image-altered`, `manifest-corrupt`, `disk-full` …
         """
-        opened = intake.open_source(source)
-        try:
+        make_private_folder(self._folder)
+        # Under the lock from here on: two first builds at once would make two pairs of keys.
+        with self._locked(), contextlib.closing(intake.open_source(source)) as opened:
             signed = opened.signature
             if built_here:
                 manifests.parse(opened.manifest, opened.where)  # nonsense is not signed
                 signed = signature.sign(opened.manifest, self._keys)
             manifest = self.admit(opened.manifest, signed, opened.where, older=older or built_here)
             assert signed is not None  # admit refuses it
-            make_private_folder(self._folder)
-            with self._locked():
-                return self._install(opened, manifest, signed, progress)
-        finally:
-            opened.close()
+            return self._install(opened, manifest, signed, progress)
 
     def _install(self, source: intake.Source, manifest: Manifest, signed: bytes, progress: Progress) -> Image:
         target = self._folder / manifest.id
@@ -207,7 +204,7 @@ class ImageStore:
         finally:
             remove_tree(partial)
 
-    @contextmanager
+    @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """One import or removal at a time; whoever comes second waits."""
         deadline = time.monotonic() + LOCK_TIMEOUT
