@@ -12,9 +12,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from proa.model.errors import ProaError
 from proa.system.files import explain
+
+if TYPE_CHECKING:
+    import asyncio
 
 POLL = 0.05  # seconds between looks where the system cannot tell us of a process's end
 
@@ -110,6 +114,8 @@ async def run_lines(
 
     It ends with its children when we are cancelled. Raises ProaError `command-missing`, `command-hung`.
     """
+    import asyncio  # as above
+
     try:
         process = await asyncio.create_subprocess_exec(
             *argv,
