@@ -60,6 +60,7 @@ def plan(places: Places, *, keep_data: bool, user: int | None) -> Plan:
         sources = [
             (places.machines, "machines", _machine_entry),
             (places.images, "guest images", _image_entry),
+            (places.keys, "keys of guest images", _key_entry),
             *sources,
         ]
     for folder, what, entry_is in sources:
@@ -134,6 +135,12 @@ def _image_entry(entry: Path) -> str:
     return f"the guest image {entry.name}" if (entry / "manifest.json").is_file() else ""
 
 
+def _key_entry(entry: Path) -> str:
+    """The installation's own pair; `trusted` holds what a person put there."""
+    own = entry.name in ("local.key", "local.pub") and entry.is_file() and not entry.is_symlink()
+    return "the key that images built here are signed with" if own else ""
+
+
 def _runtime_entry(entry: Path) -> str:
     if entry.name in ("agent.sock", "agent.lock"):
         return "the agent's socket and lock"
@@ -142,6 +149,8 @@ def _runtime_entry(entry: Path) -> str:
 
 
 def _cache_entry(entry: Path) -> str:
+    if entry.name == "downloads" and entry.is_dir() and not entry.is_symlink():
+        return "guest images that are half fetched"
     return "which accelerator works here" if entry.name == "acceleration.json" else ""
 
 

@@ -107,7 +107,8 @@ class Places:
         """Make every folder, private to the user. Raises ProaError `folder-not-private` …"""
         # Without PROA_HOME the runtime folder may lie below /tmp, where its parent must be ours as well.
         first = self.run.parent if self.home is None else self.home
-        for folder in (first, self.data, self.cache, self.run, self.logs, self.images, self.machines):
+        data = (self.data, self.images, self.keys, self.machines)
+        for folder in (first, *data, self.cache, self.run, self.logs):
             new = not folder.exists()
             make_private_folder(folder)
             if new:

@@ -29,7 +29,10 @@ def _fill(places: Places) -> None:
     (places.machines / "work/data.qcow2").write_bytes(b"x" * 100_000)
     (places.run / "work").mkdir(parents=True)
     (places.run / "work/docker.sock").touch()
-    for file in (places.logs / "agent.log", places.logs / "agent.log.1", places.acceleration):
+    for file in (
+        places.logs / "agent.log", places.logs / "agent.log.1", places.acceleration,
+        places.keys / "local.key", places.keys / "local.pub",
+    ):  # fmt: skip
         file.parent.mkdir(exist_ok=True)
         file.write_text("x")
 
@@ -41,8 +44,8 @@ def _paths(planned: Plan) -> set[Path]:
 def test_all_of_it_goes_named_and_sized(places: Places) -> None:
     planned = plan(places, keep_data=False, user=USER)
     assert _paths(planned) == {
-        places.machines / "work", places.machines, places.images / "a1", places.images, places.run,
-        places.cache, places.logs,
+        places.machines / "work", places.machines, places.images / "a1", places.images, places.keys,
+        places.run, places.cache, places.logs,
     }  # fmt: skip
     assert not planned.kept
     assert planned.folders == (places.data,)
@@ -50,7 +53,14 @@ def test_all_of_it_goes_named_and_sized(places: Places) -> None:
     assert machine.size >= 100_000 and "volumes" in machine.what
     top = sum(
         disk_usage(folder)
-        for folder in (places.machines, places.images, places.run, places.cache, places.logs)
+        for folder in (
+            places.machines,
+            places.images,
+            places.keys,
+            places.run,
+            places.cache,
+            places.logs,
+        )
     )
     assert planned.size == top, "nothing is counted twice"
 
@@ -63,11 +73,12 @@ def test_data_is_kept_where_that_is_asked_for(places: Places) -> None:
 
 def test_folders_that_were_there_before_lose_only_what_is_provably_proas(tmp_path: Path) -> None:
     home = tmp_path / "projects"
-    for name in ("machines/mine", "images", "cache", "logs", "run"):
+    for name in ("machines/mine", "images", "keys/trusted", "cache/downloads", "logs", "run"):
         (home / name).mkdir(parents=True)
     for name in (
         "images/holiday.jpg",
         "cache/other",
+        "keys/trusted/colleague.pub",
         "logs/other.log",
         "run/other.pid",
         "machines/mine/notes",
@@ -80,9 +91,10 @@ def test_folders_that_were_there_before_lose_only_what_is_provably_proas(tmp_pat
     assert _paths(planned) == {
         places.machines / "work", places.images / "a1", places.run / "work", places.acceleration,
         places.logs / "agent.log", places.logs / "agent.log.1",
+        places.keys / "local.key", places.keys / "local.pub", places.cache / "downloads",
     }  # fmt: skip
     assert {kept.path.name for kept in planned.kept} == {
-        "mine", "holiday.jpg", "other", "other.log", "other.pid",
+        "mine", "holiday.jpg", "other", "other.log", "other.pid", "trusted",
     }  # fmt: skip
 
 
@@ -103,7 +115,7 @@ def test_links_are_never_followed(places: Places, tmp_path: Path) -> None:
 def test_another_users_folder_stays(places: Places) -> None:
     planned = plan(places, keep_data=False, user=USER + 1)
     assert not planned.items
-    assert len(planned.kept) == 5 and "another user" in planned.kept[0].why
+    assert len(planned.kept) == 6 and "another user" in planned.kept[0].why
 
 
 def test_nothing_there_is_nothing_to_do(tmp_path: Path) -> None:
