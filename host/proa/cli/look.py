@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 
 import click
@@ -118,6 +117,8 @@ def ports_verb(as_json: bool) -> None:
 @click.option("--unset", is_flag=True, help="Print the line that takes it back.")
 def env_verb(name: str | None, unset: bool) -> None:
     """Print the line that lets docker, compose and others in this shell find the engine."""
+    import shlex
+
     socket = f"unix://{Places.current().machine(machine_name(name)).engine_socket}"
     fish = os.environ.get("SHELL", "").endswith("/fish")
     if unset:

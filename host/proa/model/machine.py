@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 
-from proa.model import settings
 from proa.model.problem import Problem
 from proa.model.sizes import GIB
 
@@ -28,6 +27,8 @@ class MachineConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     def setting(self, key: str) -> Any:
         """The value of a setting that has no field of its own, or its default."""
+        from proa.model import settings  # a command that only looks needs no table of them
+
         return self.values.get(key, settings.BY_KEY[key].default)
 
 

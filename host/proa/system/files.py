@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
-import shutil
 import stat
 import sys
 from pathlib import Path
@@ -45,7 +43,7 @@ def explain(error: OSError, doing: str) -> ProaError:
 
 def write_atomic(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Replace `path` by `data` whole or not at all; durable on return. Raises ProaError `disk-full` …"""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     try:
         try:
             handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
@@ -114,6 +112,8 @@ def _not_private(path: Path, why: str) -> ProaError:
 def remove_tree(path: Path) -> None:
     """Remove a folder and all below it; a folder that is not there is fine."""
     try:
+        import shutil  # every command would wait for it, and hardly one removes a folder
+
         shutil.rmtree(path)
     except FileNotFoundError:
         return

@@ -7,10 +7,12 @@ Apart from `proa.system.paths`, and without its imports, because `proa docker` h
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Mapping
 
 from proa.model.errors import ProaError
+
+TYPE_CHECKING = False  # typing itself would be imported for it
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # sun_path holds 104 bytes with its NUL on macOS and 108 on Linux (unix(7)); the smaller holds everywhere.
 MAX_SOCKET_PATH = 103
@@ -38,6 +40,8 @@ def run_folder(environ: Mapping[str, str]) -> str:
     home = home_folder(environ)
     if home:
         return os.path.join(home, "run")  # noqa: PTH118
+    import warnings
+
     import platformdirs
 
     with warnings.catch_warnings():
