@@ -15,12 +15,14 @@ DOCKER = (
 )
 DOCKER_PY = (
     b"POST /v1.45/containers/create?name=a%20b HTTP/1.1\r\nHost: localhost\r\n"
-    b"User-Agent: docker-sdk-python/7.1.0\r\nAccept-Encoding: gzip, deflate\r\nAccept: */*\r\nConnection: keep-alive\r\n"
+    b"User-Agent: docker-sdk-python/7.1.0\r\nAccept-Encoding: gzip, deflate\r\nAccept: */*\r\n"
+    b"Connection: keep-alive\r\n"
     b"Content-Length: 38\r\nContent-Type: application/json\r\n\r\n"
 )
 CHUNKED = (
     b"HTTP/1.1 200 OK\r\nApi-Version: 1.45\r\nContent-Type: application/json\r\n"
-    b"Docker-Experimental: false\r\nOstype: linux\r\nServer: Docker/26.1.5+dfsg1 (linux)\r\nDate: Wed, 25 Nov 2026 07:00:00 GMT\r\n"
+    b"Docker-Experimental: false\r\nOstype: linux\r\n"
+    b"Server: Docker/26.1.5+dfsg1 (linux)\r\nDate: Wed, 25 Nov 2026 07:00:00 GMT\r\n"
     b"Transfer-Encoding: chunked\r\n\r\n"
 )
 
@@ -49,7 +51,8 @@ _responses = st.builds(
     lambda line, fields: line + b"".join(fields) + b"\r\n",
     st.sampled_from(
         [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 404 Not Found\r\n", b"HTTP/1.1 101 UPGRADED\r\n",
-         b"HTTP/1.1 204\r\n", b"HTTP/1.1 304 \r\n", b"HTTP/1.0 200 OK\r\n", b"HTTP/1.1 99 X\r\n", b"HTTP/1.1 500 \xe9\r\n"]
+         b"HTTP/1.1 204\r\n", b"HTTP/1.1 304 \r\n", b"HTTP/1.0 200 OK\r\n",
+         b"HTTP/1.1 99 X\r\n", b"HTTP/1.1 500 \xe9\r\n"]
     ),
     _fields,
 )  # fmt: skip
