@@ -26,6 +26,7 @@ from tests.support.native import NativeAgent
 
 PATHS = os.pathsep.join(str(REPOSITORY / name) for name in ("host", "guest", "."))
 SETTLED = 30.0  # seconds for the last connections to leave
+STEADY = 20  # looks without a change
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,15 @@ class NativeFront:
         return Figures(**json.loads(self._process.stdout.readline()))
 
     def idle(self) -> Figures:
-        """Its figures once no client is left."""
+        """Its figures once no client is left, and what their streams leave behind is parked or closed."""
         deadline = time.monotonic() + SETTLED
-        while (figures := self.figures()).clients:
+        figures, steady = self.figures(), 0
+        while steady < STEADY:
             assert time.monotonic() < deadline, figures
             time.sleep(0.05)
+            before, figures = figures, self.figures()
+            same = (figures.descriptors, figures.tasks) == (before.descriptors, before.tasks)
+            steady = steady + 1 if same and not figures.clients else 0
         return figures
 
 
