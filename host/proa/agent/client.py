@@ -14,9 +14,8 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from proa import __version__
+from proa import API_VERSION, __version__
 from proa.model.api import (
-    API_VERSION,
     DOCKER_HEADER,
     AgentInfo,
     ConfigChange,

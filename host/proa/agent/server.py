@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from proa import __version__
+from proa import API_VERSION, __version__
 from proa.agent.answers import LongWork, as_json, problems
 from proa.agent.routes.config import ConfigRoutes
 from proa.agent.routes.diagnosis import DiagnosisRoutes
 from proa.agent.routes.events import EventRoutes
 from proa.agent.routes.images import ImageRoutes
 from proa.agent.routes.machines import MachineRoutes
-from proa.model.api import API_VERSION, AgentInfo
+from proa.model.api import AgentInfo
 from proa.system.activation import Listeners
 from proa.system.memory import own_memory
 
@@ -39,6 +39,7 @@ class ApiServer:
 
     async def open(self) -> None:
         app = web.Application(middlewares=[problems], client_max_size=MOST_BODY)
+        app.on_response_prepare.append(_sign)
         app.add_routes([web.get("/v1/agent", self._info)])
         app.add_routes(ImageRoutes(self._agent, self._work).table())
         app.add_routes(MachineRoutes(self._agent, self._work).table())
@@ -67,3 +68,7 @@ class ApiServer:
             memory=own_memory(),
         )
         return as_json(info)
+
+
+async def _sign(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Proa-Agent"] = f"{__version__} {API_VERSION}"

@@ -14,6 +14,7 @@ import click
 
 from proa.model.errors import ProaError
 from proa.model.names import DEFAULT_MACHINE, check_name
+from proa.model.showing import plain
 from proa.system.locks import is_held
 from proa.system.paths import Places
 
@@ -98,11 +99,6 @@ def _silent_agent(places: Places, error: ProaError) -> ProaError:
         why=error.why or error.message,
         hint=f"end it, machines go on running: kill {pid} (or kill -9 {pid}); the next verb starts a new one",
     )
-
-
-def plain(text: str) -> str:
-    """Text from a guest or an image, without what would move a terminal's cursor."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 @contextmanager

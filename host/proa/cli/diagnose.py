@@ -7,10 +7,11 @@ from pathlib import Path
 
 import click
 
-from proa.cli.common import machine_name, name_argument, plain, progress
+from proa.cli.common import machine_name, name_argument, progress
 from proa.cli.doctor import surroundings
 from proa.model.api import Progress
 from proa.model.errors import ProaError
+from proa.model.showing import plain
 from proa.system.files import write_atomic
 
 

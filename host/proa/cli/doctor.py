@@ -7,9 +7,10 @@ import os
 import click
 import msgspec
 
-from proa.cli.common import json_option, machine_name, name_argument, plain, reach_agent
+from proa.cli.common import json_option, machine_name, name_argument, reach_agent
 from proa.cli.environment import Surroundings, examine
 from proa.model.doctor import CheckResult, CheckState
+from proa.model.showing import plain
 from proa.system.paths import Places
 
 

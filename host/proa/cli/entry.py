@@ -1,7 +1,8 @@
-"""The console script. `proa docker …` leaves from here at once; every other verb needs click."""
+"""The console script. `proa docker …` and `proa status` leave from here at once; other verbs need click."""
 
 from __future__ import annotations
 
+import os
 import sys
 
 from proa.model.errors import ProaError
@@ -13,11 +14,23 @@ def main() -> None:
     try:
         if argv[:1] == ["docker"] and argv[1:2] not in (["--help"], ["-h"]):
             sys.exit(_docker(argv[1:]))
+        if argv[:1] == ["status"] and _status(argv[1:]):
+            return
         from proa.cli.main import run
 
         sys.exit(run(argv))
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _status(argv: list[str]) -> bool:
+    """True where it is done."""
+    from proa.cli.quick import status
+
+    told = status(argv, os.environ)
+    if told is not None:
+        print(told)
+    return told is not None
 
 
 def _docker(argv: list[str]) -> int:

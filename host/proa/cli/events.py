@@ -7,9 +7,10 @@ import time
 import click
 import msgspec
 
-from proa.cli.common import agent, json_option, plain
+from proa.cli.common import agent, json_option
 from proa.model.events import Event
 from proa.model.names import check_name
+from proa.model.showing import plain
 
 
 @click.command(epilog="Example:  proa events -f")

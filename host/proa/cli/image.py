@@ -7,9 +7,10 @@ from pathlib import Path
 import click
 import msgspec
 
-from proa.cli.common import agent, json_option, plain, progress, table
+from proa.cli.common import agent, json_option, progress, table
 from proa.model.errors import ProaError
 from proa.model.image import BuildRequest, FetchRequest, ImageInfo, ImportRequest
+from proa.model.showing import plain
 
 _older = click.option("--allow-older", is_flag=True, help="Take it even if a newer one was here before.")
 

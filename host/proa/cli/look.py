@@ -9,10 +9,9 @@ import click
 import msgspec
 
 from proa import __version__
-from proa.cli.common import agent, json_option, machine_name, name_argument, plain, table
+from proa.cli.common import agent, json_option, machine_name, name_argument, table
 from proa.model.errors import ProaError
-from proa.model.machine import MachineState, MachineStatus
-from proa.model.problem import Problem
+from proa.model.showing import plain, status_lines
 from proa.model.sizes import show_size
 from proa.system.paths import Places
 
@@ -31,34 +30,7 @@ def status_verb(name: str | None, as_json: bool) -> None:
     if as_json:
         _print_json(status)
         return
-    click.echo("\n".join(_status_lines(status)))
-
-
-def _status_lines(status: MachineStatus) -> list[str]:
-    if status.state is MachineState.ABSENT:
-        return [f"{status.name}: absent", f"make and start it: proa start {status.name}"]
-    rows = [("machine", status.name), ("state", str(status.state))]
-    if status.engine.version:
-        rows.append(("engine", f"Docker {status.engine.version}"))
-    rows.append(("socket", f"unix://{status.engine.socket}"))
-    runs = f"{status.driver}, {status.accelerator}" if status.accelerator else status.driver
-    if status.accelerator == "tcg":
-        runs += " (software emulation: slow)"
-    rows.append(("driver", runs))
-    size = f"{status.cpus} CPU, {show_size(status.memory)} memory, disk up to {show_size(status.disk)}"
-    rows.append(("size", size))
-    if status.start_seconds is not None:
-        rows.append(("started", f"{status.started_with}, in {status.start_seconds:.1f} s"))
-    if status.pid is not None:
-        rows.append(("pid", str(status.pid)))
-    lines = [f"{key:<9}{plain(value)}" for key, value in rows]
-    return lines + (_problem_lines(status.problem) if status.problem else [])
-
-
-def _problem_lines(problem: Problem) -> list[str]:
-    layer = f", layer {problem.layer}" if problem.layer else ""
-    told = [f"problem  {problem.message} [{problem.code}{layer}]", problem.why, problem.hint]
-    return [plain(line) if index == 0 else f"{'':<9}{plain(line)}" for index, line in enumerate(told) if line]
+    click.echo("\n".join(status_lines(status)))
 
 
 @click.command(epilog="Example:  proa list")

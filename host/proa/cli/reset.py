@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from proa.cli.common import machine_names, plain, progress, reach_agent
+from proa.cli.common import machine_names, progress, reach_agent
 from proa.cli.reset_plan import Item, Plan, plan
 from proa.model.api import Progress, StopRequest
 from proa.model.errors import ProaError
+from proa.model.showing import plain
 from proa.model.sizes import GIB, MIB
 from proa.system.files import explain, remove_tree
 from proa.system.locks import FileLock, is_held

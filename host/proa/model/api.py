@@ -27,6 +27,9 @@ POST   /v1/machines/NAME/exec            ExecRequest, `Upgrade: proa-exec` -> 10
 A client may tell with any request, in the header `Proa-Docker`, what its shell has chosen (DockerChoice as
 JSON, percent-encoded): docker contexts are made and removed in that shell's Docker folder.
 
+Every answer carries the header `Proa-Agent`: the agent's version and API_VERSION. A MachineStatus is written
+for people where `Accept` asks for text/plain.
+
 A request that fails before it streams answers 400 (usage), 404, 409 or 500 with a Problem.
 Long work streams one Message a line: Progress lines, then exactly one Done or Failed.
 What is done to a machine is done with its MachineStatus.
@@ -40,7 +43,6 @@ import msgspec
 
 from proa.model.problem import Problem
 
-API_VERSION = 1
 DOCKER_HEADER = "Proa-Docker"
 # The engine's, containerd's and the guest agent's logs are in the guest; the others are on the host.
 LOG_SOURCES = ("agent", "console", "engine", "containerd", "guest")

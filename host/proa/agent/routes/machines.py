@@ -14,6 +14,7 @@ from proa.agent.logs import logs
 from proa.model.api import ExecRequest, StopRequest
 from proa.model.machine import MachineOptions, MachineState, MachineStatus
 from proa.model.names import check_name
+from proa.model.showing import status_lines
 
 if TYPE_CHECKING:
     from proa.agent.agent import Agent
@@ -51,9 +52,11 @@ class MachineRoutes:
     async def _status(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
         attendant = self._agent.find(name)
-        if attendant is None:
-            return as_json(MachineStatus(name=name, state=MachineState.ABSENT))
-        return as_json(await attendant.status())
+        absent = MachineStatus(name=name, state=MachineState.ABSENT)
+        status = absent if attendant is None else await attendant.status()
+        if request.headers.get("Accept") == "text/plain":
+            return web.Response(text="\n".join(status_lines(status)))
+        return as_json(status)
 
     async def _ports(self, request: web.Request) -> web.Response:
         return as_json(self._agent.get(request.match_info["name"]).ports())
