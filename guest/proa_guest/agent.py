@@ -11,12 +11,14 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 
 from proa_guest import wire
-from proa_guest.control import ControlEnd, Facts
+from proa_guest.containers import Containers
+from proa_guest.control import ControlEnd, Facts, Order
 from proa_guest.execute import ExecEnd
-from proa_guest.relay import End
+from proa_guest.relay import End, reset
+from proa_guest.sleep import FORGOTTEN, Sleeper, mend
 
 CONFIG = "/run/proa/config.json"
 HANDSHAKE_TIMEOUT = 10.0  # seconds a stranger may hold a connection
@@ -27,17 +29,79 @@ EARLY = 1 << 20  # bytes the host may send before its target answers; more waits
 
 
 class Agent:
-    """What all connections share."""
+    """What all connections share. `path` is the file that `config` was read from."""
 
-    def __init__(self, config: dict[str, object]) -> None:
+    def __init__(self, config: dict[str, object], path: str) -> None:
+        self._config, self._path = config, path
         link = config["link"]
         assert isinstance(link, dict)
         self.secret = bytes.fromhex(str(link["secret"]))
         self.engine = str(config["engine_socket"])
-        beat = str(config.get("beat", ""))
-        self.facts = Facts(str(config["init_state"]), self.engine, str(config["logs"]), beat)
+        containers = Containers(self.engine)
+        self.facts = Facts(
+            str(config["init_state"]),
+            self.engine,
+            str(config["logs"]),
+            str(config.get("beat", "")),
+            before_ready=containers.first_start,
+        )
+        self.sleeper = Sleeper(containers)
         self.strangers = 0
+        self.connections: set[asyncio.Transport] = set()
+        self._forgotten: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+
+    # -- around a memory image ----------------------------------------------------------------
+
+    def orders(self) -> dict[str, Order]:
+        """What the control stream takes that needs time."""
+
+        def order(work: Callable[[dict[str, object]], dict[str, object]]) -> Order:
+            async def carry_out(content: dict[str, object], _: asyncio.Transport) -> dict[str, object]:
+                return await asyncio.to_thread(work, content)
+
+            return carry_out
+
+        found = {name: order(work) for name, work in self.sleeper.orders().items()}
+        return {**found, "freeze": self._freeze, "wake": self._wake}
+
+    async def _freeze(self, content: dict[str, object], _: asyncio.Transport) -> dict[str, object]:
+        # Should the host's agent die now, containers go on by themselves.
+        if self._forgotten is not None:
+            self._forgotten.cancel()
+        self._forgotten = asyncio.get_running_loop().call_later(FORGOTTEN, self.sleeper.forgotten)
+        return await asyncio.to_thread(self.sleeper.freeze, content)
+
+    async def _wake(self, content: dict[str, object], control: asyncio.Transport) -> dict[str, object]:
+        """What must be so before a restored guest goes on (proa_guest.sleep)."""
+        nonce = content.get("nonce")
+        if not isinstance(nonce, str):
+            raise wire.WireError("a nonce is missing")
+        ended = await asyncio.to_thread(mend, content)
+        self._renew(wire.renewed(self.secret, nonce))
+        for transport in self.connections - {control}:
+            reset(transport)
+        self.connections &= {control}
+        return {"ended": ended}
+
+    def _renew(self, secret: bytes) -> None:
+        """Take a new secret, and leave it for an agent that is started again after this one."""
+        link = self._config["link"]
+        assert isinstance(link, dict)
+        self._config = {**self._config, "link": {**link, "secret": secret.hex()}}
+        partial = self._path + ".new"
+        handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            os.write(handle, json.dumps(self._config).encode())
+        finally:
+            os.close(handle)
+        os.replace(partial, self._path)  # noqa: PTH105
+        self.secret = secret
+
+    def keep(self, transport: asyncio.Transport) -> None:
+        """Remember a connection, to end it after a restore."""
+        self.connections = {known for known in self.connections if not known.is_closing()}
+        self.connections.add(transport)
 
     def start(self, work: Coroutine[object, object, None], name: str) -> None:
         """Keep a task referenced; its failure is one line in the log."""
@@ -68,6 +132,7 @@ class Stream(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        self._agent.keep(transport)
         self._agent.strangers += 1
         if self._agent.strangers > MOST_STRANGERS:
             transport.abort()
@@ -149,7 +214,7 @@ class Stream(asyncio.Protocol):
                 transport, _ = await loop.create_connection(lambda: far, *wire.tcp_target(target))
                 no_delay(transport.get_extra_info("socket"))
             elif target == "control":
-                return ControlEnd(self._agent.facts)
+                return ControlEnd(self._agent.facts, self._agent.orders(), self._agent.start)
             elif target == "exec":
                 return ExecEnd(content)
             else:
@@ -215,11 +280,11 @@ def _bound(address: tuple[str, int]) -> socket.socket:
     return listener
 
 
-async def serve(config: dict[str, object]) -> None:
+async def serve(config: dict[str, object], path: str) -> None:
     """Serve the link until cancelled."""
     link = config["link"]
     assert isinstance(link, dict)
-    agent = Agent(config)
+    agent = Agent(config, path)
     server = await asyncio.get_running_loop().create_server(lambda: Stream(agent), sock=listen(link))
     log(f"listening on {server.sockets[0].getsockname()}")
     agent.start(agent.facts.watch(), "watch")
@@ -231,7 +296,7 @@ def main(argv: list[str] | None = None) -> None:
     path = (argv or sys.argv)[1] if len(argv or sys.argv) > 1 else CONFIG
     with open(path, encoding="utf-8") as file:  # noqa: PTH123
         config = json.load(file)
-    asyncio.run(serve(config))
+    asyncio.run(serve(config, path))
 
 
 if __name__ == "__main__":

@@ -6,11 +6,13 @@ import asyncio
 import json
 import os
 import signal
+import sys
 import time
+from collections.abc import Callable, Coroutine, Mapping
 
 from proa_guest import wire
 
-VERSION = "1"
+VERSION = "2"  # of what the control stream takes: from 2 on it knows proa_guest.sleep's orders
 SOON, LATER = 0.1, 1.0  # seconds between looks while something comes up, and after that
 PING_TIMEOUT = 5.0
 LOGS = ("agent", "containerd", "dockerd", "welcome")
@@ -22,7 +24,15 @@ INIT_PID = 1
 class Facts:
     """The guest's state, and who wants to hear of its changes."""
 
-    def __init__(self, init_state: str, engine: str, logs: str, beat: str = "") -> None:
+    def __init__(
+        self,
+        init_state: str,
+        engine: str,
+        logs: str,
+        beat: str = "",
+        before_ready: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`before_ready` is called (in a thread) before the engine is first told to be ready."""
         self._init_state = init_state
         self._engine_socket = engine
         self._logs = logs
@@ -30,6 +40,7 @@ class Facts:
         self._seen = (0, 0)
         self._init: dict[str, object] = {}
         self._engine = "starting"
+        self._before_ready = before_ready
         self._told = ""
         self.listeners: set[ControlEnd] = set()
 
@@ -91,9 +102,17 @@ class Facts:
         except (OSError, TimeoutError):
             answer = b""
         if b" 200 " in answer:
+            if self._engine == "starting":
+                await asyncio.to_thread(self._prepare)
             self._engine = "ready"
         elif self._engine == "ready":
             self._engine = "silent"
+
+    def _prepare(self) -> None:
+        try:
+            self._before_ready()
+        except OSError as error:
+            sys.stderr.write(f"agent: containers are not brought back: {error}\n")
 
     def tail(self, name: str, lines: int) -> list[str]:
         """The last lines of one of the guest's logs. Raises WireError for any other file."""
@@ -108,11 +127,23 @@ class Facts:
         return [line[:4000] for line in text.split("\n") if line.strip()][-lines:]
 
 
+Work = Coroutine[object, object, None]
+Order = Callable[[dict[str, object], asyncio.Transport], Coroutine[object, object, dict[str, object]]]
+
+
 class ControlEnd(asyncio.Protocol):
     """One control stream."""
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(
+        self,
+        facts: Facts,
+        orders: Mapping[str, Order] | None = None,
+        start: Callable[[Work, str], None] | None = None,
+    ) -> None:
+        """`orders` take their time and are carried out as tasks of `start`."""
         self._facts = facts
+        self._orders = orders or {}
+        self._start = start
         self._messages = wire.Messages()
         self._transport: asyncio.Transport | None = None
 
@@ -138,9 +169,22 @@ class ControlEnd(asyncio.Protocol):
         assert self._transport is not None
         try:
             for content in self._messages.feed(data):
-                self.send({"id": content.get("id"), **self._answer(content)})
+                order = self._orders.get(str(content.get("op")))
+                if order is not None and self._start is not None:
+                    self._start(self._carry_out(order, content), f"order {content.get('op')}")
+                else:
+                    self.send({"id": content.get("id"), **self._answer(content)})
         except wire.WireError:
             self._transport.abort()
+
+    async def _carry_out(self, order: Order, content: dict[str, object]) -> None:
+        transport = self._transport
+        assert transport is not None
+        try:
+            answer = await order(content, transport)
+        except (OSError, wire.WireError) as error:
+            answer = {"failed": str(error)}
+        self.send({"id": content.get("id"), **answer})
 
     def _answer(self, content: dict[str, object]) -> dict[str, object]:
         operation = content.get("op")

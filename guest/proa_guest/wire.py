@@ -81,6 +81,16 @@ def _is_nonce(text: bytes) -> bool:
     return len(text) == 2 * NONCE_BYTES and all(char in b"0123456789abcdef" for char in text)
 
 
+def renewed(secret: bytes, nonce: str) -> bytes:
+    """The secret that follows `secret` after a restore: of the two only the nonce crosses the wire."""
+    return hmac.new(secret, b"proa-link renewed " + nonce.encode(), hashlib.sha256).digest()
+
+
+def new_nonce() -> str:
+    """What the host adds to a renewed secret."""
+    return _nonce().decode()
+
+
 class GuestHandshake:
     """The guest's side: `hello` first, then feed it the host's bytes until `done`."""
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import api, commands, save, setup, starts
+from tests.bench import api, commands, save, setup, sleep, starts
 from tests.bench.figures import Figure, table
 from tests.bench.world import World
 from tests.support.homes import REPOSITORY
@@ -19,6 +19,7 @@ from tests.support.homes import REPOSITORY
 Program = Callable[[World], list[Figure]]
 PROGRAMS: dict[str, Program] = {
     "cold-start": starts.measure,
+    "sleep": sleep.measure,
     "commands": commands.measure,
     "api": api.measure,
     "save": save.measure,

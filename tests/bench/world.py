@@ -24,6 +24,7 @@ class World:
     image: Path
     docker: Path
     rounds: int
+    cold_starts: list[tuple[float, float]]  # seconds of ours and of the stock guest's, once they are measured
 
     @classmethod
     @contextmanager
@@ -33,7 +34,7 @@ class World:
         with Home() as home:
             home.import_image(image)
             home.ok("create", "default", "--cpus", str(CPUS), "--memory", f"{MEMORY}MiB")
-            yield cls(home, image, Path(found) if found else image / "cli/docker", rounds)
+            yield cls(home, image, Path(found) if found else image / "cli/docker", rounds, [])
 
     def say(self, text: str) -> None:
         print(f"bench: {text}", file=sys.stderr, flush=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -15,20 +17,27 @@ from proa.images.store import ImageStore
 from proa.link.stream import LinkStream
 from proa.machine.machine import Machine
 from proa.machine.session import Session
+from proa.machine.sleep.clock import ClockWatch
+from proa.machine.sleep.idle import IdleClock, Use
+from proa.machine.sleep.images import SavedPort
 from proa.machine.store import MachineStore
 from proa.model.errors import ProaError
 from proa.model.events import Emit
 from proa.model.machine import MachineState, MachineStatus, PublishedPort
 from proa.model.problem import Problem
+from proa.model.sizes import parse_duration
 from proa.ports.engine_api import EngineApi
 from proa.ports.forwarder import PortForwarder
-from proa.ports.planner import Key
+from proa.ports.planner import Binding, Key
 from proa.ports.watcher import PortWatcher
 from proa.system.activation import Listeners
 from proa.system.paths import Places
 from proa.system.tasks import Tasks
 
 log = logging.getLogger("proa.agent")
+
+IDLE_LOOK = 5.0  # seconds between looks at a machine's use
+CLOCK_LOOK = 2.0  # seconds between looks at the host's clocks
 
 
 class Attendant:
@@ -59,26 +68,33 @@ class Attendant:
             on_up=self._up,
             on_down=self._down,
             emit=emit,
+            on_asleep=self._asleep,
+            ports=self._saved_ports,
         )
         self._emit = emit
         self._holder = holder
         self.config = Configurator(self.machine, store, images, driver)
         self._tasks = Tasks(f"attendant {name}")
         self._unasked = UnaskedStart(self.machine, store, self._tasks)
-        self._proxy = EngineProxy(self._open_engine, settled=self._ports_settled, machine=name)
+        self._proxy = EngineProxy(
+            self._open_engine, settled=self._ports_settled, machine=name, asleep=self._falls_asleep
+        )
         self._forwarder: PortForwarder | None = None
         self._watcher: PortWatcher | None = None
+        self._keepers: list[asyncio.Task[None]] = []  # what is done while it runs
 
     async def open(self) -> None:
         """Adopt the machine if it runs, and answer on its engine socket."""
         self._unasked.note()
         await self.machine.adopt()
+        await self._hold_ports()
         await self._proxy.serve(self._listeners.at(self.machine.paths.engine_socket))
 
     async def close(self) -> None:
         """Let go: the machine goes on running."""
         await self._proxy.close()
         await self.machine.let_go()
+        await self._down()  # the ports of one that sleeps
         await self._tasks.close()
 
     def start_at_login(self) -> None:
@@ -94,7 +110,7 @@ class Attendant:
     async def _open_engine(self) -> LinkStream:
         """A stream to the engine; the first request starts a machine that is due, and waits for it."""
         await self._unasked.on_request()
-        return await self.machine.open_stream("engine")
+        return await self.machine.open_stream("engine", by="a docker request")
 
     async def status(self) -> MachineStatus:
         status = await self.machine.status()
@@ -113,17 +129,101 @@ class Attendant:
 
     async def _up(self, session: Session) -> None:
         """The engine answers: bind what it publishes before anybody is told so."""
-        if self._forwarder is not None:
+        if self._watcher is not None:
             return
-        self._forwarder = PortForwarder(self.name, session.pool.open, self._emit, self._holder)
+        self._forwarder = self._forwarder or self._new_forwarder()
         self._watcher = PortWatcher(
             EngineApi(lambda: session.pool.open("engine")), self._forwarder.apply, self._tasks
         )
-        await self._watcher.settled()
+        if session.brought_back:
+            await self._watcher.settled()
+        self._proxy.awake(session.slept_at or time.time())
+        self._keepers = [
+            self._tasks.start(self._save_when_idle(), name="idle saver"),
+            self._tasks.start(self._mend_after_jumps(session), name="clock jumps"),
+        ]
+
+    async def _save_when_idle(self) -> None:
+        """Suspend the machine after its time without use; what cannot be suspended goes on running."""
+        clock = IdleClock()
+        now = asyncio.get_running_loop().time
+        while True:
+            await asyncio.sleep(IDLE_LOOK)
+            watcher = self._watcher
+            if watcher is None:
+                continue
+            config = self.machine.config()  # the settings may change at any time
+            clock.set(
+                parse_duration(config.setting("idle.after")),
+                with_containers=config.setting("idle.with_containers"),
+            )
+            busy = self._proxy.in_use() or self.machine.streams.any()
+            if clock.look(now(), Use(busy, self._proxy.last_use, watcher.containers)):
+                log.info("%s: unused, it is suspended", self.name)
+                try:
+                    await self.machine.suspend(lambda step, message, fraction: None)
+                except ProaError as error:
+                    log.warning("%s: unused, but it cannot be suspended: %s", self.name, error)
+                return
+
+    async def _mend_after_jumps(self, session: Session) -> None:
+        """The host slept, or its clock was set: the guest's clock, the link and the ports are put right."""
+        watch = ClockWatch()
+        while True:
+            jump = watch.look(time.time(), time.monotonic())
+            if jump:
+                log.info(
+                    "%s: the host's clock jumped by %.0f s, mending clock, link and ports", self.name, jump
+                )
+                await self._mend(session)
+            await asyncio.sleep(CLOCK_LOOK)
+
+    async def _mend(self, session: Session) -> None:
+        session.pool.renew(session.secret)  # what was parked may have died unseen
+        try:
+            await session.control.set_time(time.time())
+        except ProaError as error:
+            log.warning("%s: its clock cannot be set: %s", self.name, error)
+        if self._watcher is not None:
+            await self._watcher.settled()
+
+    def _new_forwarder(self) -> PortForwarder:
+        async def open_stream(target: str) -> LinkStream:
+            return await self.machine.open_stream(target, by="a connection to a published port")
+
+        return PortForwarder(self.name, open_stream, self._emit, self._holder)
+
+    async def _asleep(self) -> None:
+        """It was suspended: its ports stay bound, and the first connection wakes it."""
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            await watcher.close()
+        self._end_keepers()
+
+    def _end_keepers(self) -> None:
+        keepers, self._keepers = self._keepers, []
+        for keeper in keepers:
+            if keeper is not asyncio.current_task():  # the idle saver itself put it to sleep
+                keeper.cancel()
+
+    def _falls_asleep(self) -> bool:
+        return self.machine.is_suspending or self.machine.suspended
+
+    async def _hold_ports(self) -> None:
+        """Bind the ports of a machine that was suspended by an earlier agent."""
+        asleep = self.machine.sleeper.asleep() if self.machine.suspended else None
+        if asleep is not None and self._forwarder is None:
+            self._forwarder = self._new_forwarder()
+            await self._forwarder.apply(from_saved(asleep.ports))
+
+    def _saved_ports(self) -> tuple[SavedPort, ...]:
+        return to_saved(self._forwarder.bindings()) if self._forwarder else ()
 
     async def _down(self) -> None:
+        self._proxy.forget()
         forwarder, self._forwarder = self._forwarder, None
         watcher, self._watcher = self._watcher, None
+        self._end_keepers()
         if watcher is not None:
             await watcher.close()
         if forwarder is not None:
@@ -132,3 +232,28 @@ class Attendant:
     async def _ports_settled(self) -> None:
         if self._watcher is not None:
             await self._watcher.settled()
+
+
+def to_saved(bindings: Iterable[Binding]) -> tuple[SavedPort, ...]:
+    """Bindings as a memory image keeps them."""
+    return tuple(
+        SavedPort(
+            host_ip=binding.key.host_ip,
+            host_port=binding.key.host_port,
+            protocol=binding.key.protocol,
+            container=binding.container,
+            container_id=binding.container_id,
+            container_port=binding.container_port,
+            targets=binding.targets,
+        )
+        for binding in bindings
+    )
+
+
+def from_saved(ports: Iterable[SavedPort]) -> dict[Key, Binding]:
+    """What `to_saved` kept."""
+    found = {}
+    for port in ports:
+        key = Key(port.host_ip, port.host_port, port.protocol)
+        found[key] = Binding(key, port.container, port.container_id, port.container_port, port.targets)
+    return found

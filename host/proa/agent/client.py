@@ -155,6 +155,9 @@ class AgentClient:
     def stop(self, name: str, request: StopRequest, say: Callable[[Progress], None]) -> MachineStatus:
         return self._work("POST", _machine(name, "stop"), msgspec.json.encode(request), say)
 
+    def suspend(self, name: str, say: Callable[[Progress], None]) -> MachineStatus:
+        return self._work("POST", _machine(name, "suspend"), None, say)
+
     def restart(self, name: str, request: StopRequest, say: Callable[[Progress], None]) -> MachineStatus:
         return self._work("POST", _machine(name, "restart"), msgspec.json.encode(request), say)
 

@@ -1,4 +1,4 @@
-"""Verbs that change a machine: start, stop, restart, create, delete."""
+"""Verbs that change a machine: start, stop, suspend, restart, create, delete."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 @click.command(epilog="Example:  proa start")
 @name_argument
 def start_verb(name: str | None) -> None:
-    """Make the machine if there is none, start it, and wait until its engine answers."""
+    """Make the machine if there is none, start or wake it, and wait until its engine answers.
+
+    A machine that was stopped or suspended comes back from its memory image, in about a second.
+    """
     machine = machine_name(name)
     with agent() as client, progress() as say:
         status = client.start(machine, say)
@@ -39,23 +42,41 @@ def _say_ready(status: MachineStatus) -> None:
 
 @click.command(epilog="Example:  proa stop --force")
 @name_argument
-@click.option("--cold", is_flag=True, help="Power off (which every stop does so far).")
+@click.option("--cold", is_flag=True, help="Power it off: the next start boots it.")
 @click.option(
     "--force",
     is_flag=True,
     help="End it at once: containers are not asked, what they have not written is lost.",
 )
 def stop_verb(name: str | None, cold: bool, force: bool) -> None:
-    """Power a machine off: containers, engine, disk, in order. It stays stopped until it is started."""
+    """Stop a machine and its containers, gracefully. It stays stopped until it is started.
+
+    The idle engine is kept in a memory image, so that the next start takes about a second. To the
+    containers it is a power-off: those with a restart policy come back with the next start.
+    """
     machine = machine_name(name)
     with agent() as client, progress() as say:
         client.stop(machine, StopRequest(cold=cold, force=force), say)
     click.echo(f"{machine} is stopped")
 
 
+@click.command(epilog="Example:  proa suspend")
+@name_argument
+def suspend_verb(name: str | None) -> None:
+    """Put a machine to sleep with its containers: it then costs no memory and no CPU.
+
+    Its socket and published ports stay: the first docker request or connection wakes it in about a
+    second, and is served. Processes go on where they were; connections to the outside end.
+    """
+    machine = machine_name(name)
+    with agent() as client, progress() as say:
+        client.suspend(machine, say)
+    click.echo(f"{machine} is suspended; a docker request or a connection to a published port wakes it")
+
+
 @click.command(epilog="Example:  proa restart work")
 @name_argument
-@click.option("--cold", is_flag=True, help="Through a power-off (which every restart is so far).")
+@click.option("--cold", is_flag=True, help="Through a power-off.")
 def restart_verb(name: str | None, cold: bool) -> None:
     """Stop a machine and start it again; changes of machine.toml take effect."""
     machine = machine_name(name)

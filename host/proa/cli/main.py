@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 # Verb -> its module in this package, and the line that `proa --help` shows.
 VERBS = {
-    "start": ("machines", "Make the machine if there is none, start it, wait until the engine answers."),
-    "stop": ("machines", "Power a machine off."),
+    "start": ("machines", "Make the machine if there is none, start or wake it, wait for the engine."),
+    "stop": ("machines", "Stop a machine and its containers."),
+    "suspend": ("machines", "Put a machine to sleep with its containers; the next request wakes it."),
     "restart": ("machines", "Stop and start a machine."),
     "create": ("machines", "Make a machine without starting it."),
     "delete": ("machines", "Remove a machine with all its data."),

@@ -13,11 +13,20 @@ from pathlib import Path
 from typing import Protocol
 
 
+class MemoryImages(enum.StrEnum):
+    """How a driver saves a guest's memory on this host."""
+
+    NONE = "none"  # it cannot: every start is a cold one
+    STREAMED = "streamed"  # all memory goes through one stream into a file
+    SHARED = "shared"  # memory is a shared file: a small state of the devices, and a sparse copy
+
+
 @dataclass(frozen=True)
 class Capabilities:
     """What a driver can do on this host."""
 
     loopback_link: bool  # the guest's link port is forwarded to a loopback port of the host
+    memory_images: MemoryImages = MemoryImages.NONE
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,10 @@ class BootSpec:
     runtime: Path  # a private folder for sockets and pid, gone after a reboot
     console_log: Path
     lock_fd: int  # kept open by the hypervisor for as long as it lives
+
+
+STATE_FILE = "state"  # of a memory image: the devices' state; with streamed memory all of it
+RAM_FILE = "ram"  # of a memory image: the guest's memory, sparse; only where it is shared
 
 
 class ExitReason(enum.StrEnum):
@@ -85,8 +98,24 @@ class Hypervisor(Protocol):
         Raises ProaError `hypervisor-silent`.
         """
 
+    async def has_guest(self) -> bool:
+        """False while it has run nothing: it was just made, or it waits for a memory image."""
+
     async def resume(self) -> None:
         """Let the guest run."""
+
+    async def pause(self) -> None:
+        """Stop the guest's processors. Raises ProaError."""
+
+    def memory_in_use(self) -> int:
+        """Bytes of memory that the host holds for the guest: about what a memory image will take."""
+
+    async def save(self, folder: Path) -> None:
+        """Write the paused guest's state and memory into `folder` (STATE_FILE, RAM_FILE), durable on return.
+
+        On failure the guest stays paused, can be resumed, and what was written is to be thrown away.
+        Raises ProaError `memory-save-failed`, `disk-full` …
+        """
 
     async def quit(self, timeout: float = 10.0) -> None:
         """End the process: ask, then SIGKILL within `timeout` seconds. Safe to call twice."""
@@ -125,6 +154,19 @@ class Driver(Protocol):
         """Start the hypervisor detached with the guest paused. On failure nothing is left running.
 
         Raises ProaError with layer `hypervisor`.
+        """
+
+    def fingerprint(self, spec: BootSpec) -> dict[str, str]:
+        """What must be the same for a memory image to be restored: words for a person, by what they are.
+
+        Only after `probe`. Raises ProaError.
+        """
+
+    async def restore(self, spec: BootSpec, folder: Path, progress: Callable[[str], None]) -> Hypervisor:
+        """Start the hypervisor detached with the guest as `save` left it in `folder`, paused.
+
+        Nothing in `folder` is changed. On failure nothing is left running.
+        Raises ProaError `memory-short`, `memory-load-failed`, or as `boot` does.
         """
 
     async def end_stray(self, name: str, runtime: Path, lock: Path) -> None:

@@ -87,6 +87,7 @@ class _Phase(enum.Enum):
     OPENING = enum.auto()  # the engine's stream is on its way
     EXCHANGE = enum.auto()  # a request is under way
     SETTLING = enum.auto()  # the answer waits for ports
+    HELD = enum.auto()  # the engine sleeps, and the client goes on listening for events
     RAW = enum.auto()
     OVER = enum.auto()
 
@@ -108,6 +109,8 @@ class Conversation:
         self._held = bytearray()  # its original bytes
         self._pending = b""  # what goes to the engine first, once it is open
         self._waiting = bytearray()  # what the engine said while ports settle
+        self._told = b""  # the last bytes of the answer that were passed on
+        self._goes_on = False  # the next answer of the engine goes on with one that the client has begun
 
     # -- what the shell asks ------------------------------------------------------------------
 
@@ -115,7 +118,8 @@ class Conversation:
     def wants_client(self) -> bool:
         """False while what the client sends could only pile up here."""
         return self._phase in (_Phase.IDLE, _Phase.INSPECT) or (
-            self._phase is _Phase.EXCHANGE and not (self._request_body.done and len(self._client))
+            self._phase in (_Phase.EXCHANGE, _Phase.HELD)
+            and not (self._request_body.done and len(self._client))
         )
 
     @property
@@ -125,6 +129,17 @@ class Conversation:
     @property
     def idle(self) -> bool:
         return self._phase is _Phase.IDLE and not len(self._client)
+
+    @property
+    def watching(self) -> bool:
+        """Whether it only listens to the engine's events, as an IDE does all day."""
+        request = self._request
+        return (
+            self._phase in (_Phase.EXCHANGE, _Phase.HELD)
+            and request is not None
+            and request.method == b"GET"
+            and mounts.path_of(request.target) == "/events"
+        )
 
     # -- events -------------------------------------------------------------------------------
 
@@ -139,12 +154,33 @@ class Conversation:
     def client_eof(self) -> list[Command]:
         """The client half-closed. The engine is told, as it would be without us, and decides."""
         self._client_eof = True
-        if self._phase in (_Phase.IDLE, _Phase.INSPECT):
+        if self._phase in (_Phase.IDLE, _Phase.INSPECT, _Phase.HELD):
             return self._over()
         return [EngineEof()] if self._phase is _Phase.EXCHANGE else []
 
     def client_lost(self) -> list[Command]:
         return self._over()
+
+    def hold(self) -> bool:
+        """The engine fell asleep: keep a client that listens to events; False where this is no such one."""
+        whole = self._told.endswith(b"\r\n") or not self._told
+        listens = self.watching and self._response is not None and self._response.status == 200
+        if not (listens and whole and self._request_body.done):
+            return False
+        self._phase, self._engine_open, self._engine = _Phase.HELD, False, HeadBuffer()
+        return True
+
+    def go_on(self, since: str) -> list[Command]:
+        """The engine is awake again: ask it for the events `since` then (Unix time), for a client held."""
+        if self._phase is not _Phase.HELD:
+            return []
+        assert self._request is not None
+        self._goes_on, self._response = True, None
+        return self._send(_with_query(self._request, b"since=" + since.encode()))
+
+    def forget(self) -> list[Command]:
+        """The machine was ended in its sleep: whoever was held is let go."""
+        return self._over() if self._phase is _Phase.HELD else []
 
     def engine_opened(self) -> list[Command]:
         self._engine_open = True
@@ -163,7 +199,7 @@ class Conversation:
     def engine_failed(self, message: str) -> list[Command]:
         """No stream to the engine: the client is told why, as the engine would tell it."""
         self._engine_open = False
-        return self._refuse(503, message)
+        return self._over() if self._goes_on else self._refuse(503, message)
 
     def engine_data(self, data: bytes) -> list[Command]:
         if not data:
@@ -187,6 +223,8 @@ class Conversation:
             return []
         if self._phase is not _Phase.EXCHANGE:
             return []
+        if self._goes_on:
+            return self._over()
         if self._response is None and not len(self._engine):
             return self._refuse(502, "the engine ended the connection without an answer [engine-silent]")
         # A body that is not whole is seen as such by the client, as it would be without us.
@@ -291,6 +329,11 @@ class Conversation:
                 commands.append(ToClient(raw))
                 continue
             self._response = head
+            if self._goes_on:
+                self._goes_on = False
+                # The client has had this head, and is in the middle of the body.
+                return self._pass_answer(self._engine.take_all()) if head.status == 200 else self._over()
+            self._told = b""
             self._response_body = response_body(head, self._request.method)
             rest = self._engine.take_all()
             if self._is_hijacked(head):
@@ -321,6 +364,7 @@ class Conversation:
     def _pass_answer(self, data: bytes, before: bytes = b"") -> list[Command]:
         taken = self._response_body.feed(data)
         out = before + (data if taken == len(data) else data[:taken])
+        self._told = data[max(0, taken - 2) : taken] or self._told
         commands: list[Command] = [ToClient(out)] if out else []
         if self._response_body.done:
             if taken < len(data):
@@ -386,3 +430,11 @@ def _without_expect(head: Head) -> bytes:
         return head.raw
     lines = [line for line in head.raw.split(b"\n") if not line.lower().startswith(b"expect:")]
     return b"\n".join(lines)
+
+
+def _with_query(head: Head, more: bytes) -> bytes:
+    """The head asking for more; what it asked for before of the same name does not count any more."""
+    path, _, query = head.target.partition(b"?")
+    name = more.partition(b"=")[0] + b"="
+    kept = [part for part in query.split(b"&") if part and not part.startswith(name)]
+    return head.raw.replace(head.target, path + b"?" + b"&".join([*kept, more]), 1)

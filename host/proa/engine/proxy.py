@@ -37,11 +37,15 @@ class EngineProxy:
         *,
         settled: Callable[[], Awaitable[None]],
         machine: str,
+        asleep: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`asleep` says whether the machine was suspended: who listens to its events then hears on later."""
+        self.asleep = asleep
         self.open_stream = open_stream
         self.settled = settled
         self.tasks = Tasks(f"engine socket of {machine}")
         self.clients: set[Client] = set()
+        self.last_use = 0.0  # when a client last said something, on the loop's clock
         self._server: asyncio.Server | None = None
 
     async def serve(self, listener: socket.socket) -> None:
@@ -50,6 +54,20 @@ class EngineProxy:
         # Not create_unix_server: from Python 3.13 on it removes the socket from the disk with the server,
         # and that is not ours to do where a service manager made it.
         self._server = await loop.create_server(lambda: Client(self), sock=listener)
+
+    def awake(self, since: float) -> None:
+        """It was suspended at `since` (Unix time) and its engine answers again: events go on from there."""
+        for client in list(self.clients):
+            client.go_on(since)
+
+    def forget(self) -> None:
+        """It was ended in its sleep: nobody is held any more."""
+        for client in list(self.clients):
+            client.forget()
+
+    def in_use(self) -> bool:
+        """Whether any client waits for an answer, or speaks raw; who only hears events does not count."""
+        return any(client.in_use for client in self.clients)
 
     async def close(self) -> None:
         """End all connections."""
@@ -73,6 +91,10 @@ class Client(asyncio.Protocol):
         self._engine_full = False  # the engine reads slowly
         self._client_full = False  # the client reads slowly
 
+    @property
+    def in_use(self) -> bool:
+        return self._raw is not None or not (self._conversation.idle or self._conversation.watching)
+
     # -- the client's side --------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -83,6 +105,8 @@ class Client(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._do(self._conversation.client_data(data))
+        if not self._conversation.watching:
+            self._proxy.last_use = asyncio.get_running_loop().time()
 
     def eof_received(self) -> bool:
         self._eof = True
@@ -113,8 +137,16 @@ class Client(asyncio.Protocol):
         if side is self._engine:
             self._do(self._conversation.engine_data(data))
 
+    def go_on(self, since: float) -> None:
+        self._do(self._conversation.go_on(f"{since:.6f}"))
+
+    def forget(self) -> None:
+        self._do(self._conversation.forget())
+
     def engine_eof(self, side: EngineSide) -> None:
-        if side is self._engine:
+        if side is self._engine and self._proxy.asleep() and self._conversation.hold():
+            self._close_engine()
+        elif side is self._engine:
             self._do(self._conversation.engine_eof())
 
     def engine_full(self, side: EngineSide, full: bool) -> None:

@@ -20,6 +20,7 @@ log = logging.getLogger("proa.link")
 
 REDIAL = 0.25  # seconds between attempts to open the stream; the pool itself backs off
 ORDER_TIMEOUT = 15.0
+SLEEPS_FROM = 2  # the first version of a guest agent that takes the orders of a save and a restore
 MOST_WORDS = 2000  # characters of a message that are kept
 
 
@@ -116,40 +117,50 @@ class Control:
                 await self._changed.wait()
             return self.latest
 
-    async def _order(self, content: dict[str, object]) -> dict[str, Any]:
-        """One order and its answer. Raises ProaError `link-down`."""
+    @property
+    def can_sleep(self) -> bool:
+        """Whether this guest's agent knows the orders of proa_guest.sleep; False before its first word."""
+        version = self.latest.agent if self.latest else ""
+        return version.isascii() and version.isdigit() and int(version) >= SLEEPS_FROM
+
+    async def order(self, content: dict[str, object], timeout: float = ORDER_TIMEOUT) -> dict[str, Any]:
+        """One order (`op`) and its answer. Raises ProaError `link-down`, `guest-refused`."""
         line = self._line
         if line is None:
             raise ProaError("link-down", "the guest does not answer", layer="guest-agent")
         try:
-            async with asyncio.timeout(ORDER_TIMEOUT):
-                return await line.ask({"id": next(self._numbers), **content})
+            async with asyncio.timeout(timeout):
+                answer = await line.ask({"id": next(self._numbers), **content})
         except TimeoutError as error:
             raise ProaError(
                 "link-down",
                 "the guest does not answer",
-                why=f"no answer within {ORDER_TIMEOUT:.0f} s",
+                why=f"no answer within {timeout:.0f} s",
                 layer="guest-agent",
             ) from error
+        if "failed" in answer:
+            raise ProaError(
+                "guest-refused",
+                f"the guest could not carry out {content.get('op')}",
+                why=str(answer["failed"])[:MOST_WORDS],
+                layer="guest-agent",
+            )
+        return answer
 
     async def answers(self, timeout: float) -> bool:
         """True if the guest agent answers within `timeout` seconds; `clock_off` is of that answer then."""
         before = time.time()
         try:
             async with asyncio.timeout(timeout):
-                told = (await self._order({"op": "status"})).get("time")
+                told = (await self.order({"op": "status"})).get("time")
         except (ProaError, TimeoutError):
             return False
         self.clock_off = clock_off(before, told, time.time()) if isinstance(told, (int, float)) else 0.0
         return True
 
-    async def set_time(self, now: float) -> None:
-        """Set the guest's clock (seconds since 1970). Raises ProaError."""
-        await self._order({"op": "set-time", "time": now})
-
     async def log(self, name: str, lines: int) -> tuple[str, ...]:
         """The last lines of `agent`, `containerd` or `dockerd` in the guest. Raises ProaError."""
-        answer = await self._order({"op": "log", "name": name, "lines": lines})
+        answer = await self.order({"op": "log", "name": name, "lines": lines})
         found = answer.get("lines")
         if not isinstance(found, list):
             return ()
@@ -157,7 +168,11 @@ class Control:
 
     async def poweroff(self) -> None:
         """Ask the guest to end in order; it answers at once. Raises ProaError."""
-        await self._order({"op": "poweroff"})
+        await self.order({"op": "poweroff"})
+
+    async def set_time(self, now: float) -> None:
+        """Set the guest's clock (seconds since 1970). Raises ProaError."""
+        await self.order({"op": "set-time", "time": now})
 
     async def close(self) -> None:
         self._task.cancel()

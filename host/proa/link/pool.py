@@ -35,6 +35,21 @@ class LinkPool:
         self._closed = False
         self._keeper = tasks.start(self._keep_parked(), name="parked streams")
 
+    def park(self, count: int = PARKED) -> None:
+        """Keep that many streams parked from now on."""
+        self._want = count
+        self._wake.set()
+
+    def renew(self, secret: bytes) -> None:
+        """Prove another secret from now on; streams that are in use stay."""
+        self._secret = secret
+        self._drop_parked()
+
+    def _drop_parked(self) -> None:
+        while self._parked:
+            self._parked.pop().abort()
+        self._wake.set()
+
     async def open(
         self,
         target: str,
@@ -144,6 +159,4 @@ class LinkPool:
         self._closed = True
         self._keeper.cancel()
         await asyncio.gather(self._keeper, return_exceptions=True)
-        for stream in self._parked:
-            stream.abort()
-        self._parked.clear()
+        self._drop_parked()

@@ -15,9 +15,10 @@ class Facts:
     """What is known of one machine at one moment; nothing here is a remembered state."""
 
     exists: bool
-    operation: MachineState | None = None  # STARTING or STOPPING while the agent is at it
+    operation: MachineState | None = None  # STARTING, STOPPING or SUSPENDING while the agent is at it
     alive: bool = False  # a hypervisor holds the machine's lock
     engine_answers: bool = False
+    suspended: bool = False  # there is a memory image of it with its containers
     config_problem: Problem | None = None
     health_problem: Problem | None = None  # what the guest or the link says is wrong
     wanted_running: bool = False  # the last operation left it running, in this boot of the host
@@ -36,6 +37,13 @@ def derive(name: str, facts: Facts) -> tuple[MachineState, Problem | None]:
         if facts.engine_answers:
             return MachineState.RUNNING, facts.config_problem or facts.notice
         return MachineState.BROKEN, facts.health_problem or engine_silent(name)
+    return _down(name, facts)
+
+
+def _down(name: str, facts: Facts) -> tuple[MachineState, Problem | None]:
+    """The state of a machine without a hypervisor."""
+    if facts.suspended and facts.config_problem is None:
+        return MachineState.SUSPENDED, facts.recovering or facts.last_problem
     problem = facts.config_problem or facts.recovering or facts.last_problem
     if problem is not None and problem.code == REBOOTED:
         return MachineState.STOPPED, problem

@@ -1,4 +1,4 @@
-"""One machine: start, stop, restart, delete, status, adoption. What it decides is in `lifecycle`."""
+"""One machine: start, stop, suspend, wake, delete, status, adoption. What it decides is in `lifecycle`."""
 
 from __future__ import annotations
 
@@ -9,21 +9,24 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Protocol
 
-from proa.drivers.base import BootSpec, Driver, ExitReason
-from proa.images.store import Image, ImageStore
+from proa.drivers.base import Driver, ExitReason
+from proa.images.store import ImageStore
 from proa.link.stream import LinkStream
-from proa.machine import adoption, authorities, guest_config, health, last_logs, readiness
+from proa.machine import adoption, health, last_logs, readiness
+from proa.machine.booting import Booter, Say
 from proa.machine.guardian import Guardian
-from proa.machine.host_checks import check_room, check_sizes
 from proa.machine.lifecycle import Facts, derive, died, rebooted
 from proa.machine.memo import Memo
-from proa.machine.session import Session
+from proa.machine.session import POWER_OFF_TIMEOUT, Session
+from proa.machine.sleep.idle import OpenStreams
+from proa.machine.sleep.images import Kind, SavedPort
+from proa.machine.sleep.order import Step
+from proa.machine.sleep.sleeper import MustBootCold, Sleeper
 from proa.machine.store import MachineStore
 from proa.model.errors import ProaError
 from proa.model.events import Emit, EventKind
 from proa.model.machine import EngineInfo, MachineConfig, MachineState, MachineStatus
 from proa.model.problem import Problem
-from proa.system.files import make_private_folder, write_atomic
 from proa.system.memory import free_disk
 from proa.system.paths import MachinePaths, Places
 from proa.system.processes import boot_id
@@ -31,9 +34,10 @@ from proa.system.tasks import Tasks
 
 log = logging.getLogger("proa.machine")
 
-Say = Callable[[str, str, float | None], None]  # step, message, fraction of it (0..1) where known
 GO_ON_TIMEOUT = 5.0  # seconds for a paused guest to show that its disk can be written now
 PING_TIMEOUT = 2.0  # seconds; an engine that needs longer to answer a ping is not well
+HALT_MARGIN = 10.0  # seconds for the guest's answer after its containers' own time to end
+BY_HAND = "proa start"
 
 
 class Engine(Protocol):
@@ -61,13 +65,15 @@ class Machine:
         on_up: Callable[[Session], Awaitable[None]],
         on_down: Callable[[], Awaitable[None]],
         emit: Emit,
+        ports: Callable[[], tuple[SavedPort, ...]] = tuple,
+        on_asleep: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        """`on_up` and `on_down` are told when a session begins and ends; `on_asleep` instead of `on_down`
+        when it was suspended, and `ports` is what is to be held while it sleeps."""
         self.name = name
         self.paths: MachinePaths = places.machine(name)
         self.session: Session | None = None
-        self._places = places
         self._store = store
-        self._images = images
         self._driver = driver
         self._engine = engine
         self._on_up = on_up
@@ -75,6 +81,14 @@ class Machine:
         self._emit = emit
         self._memo = Memo(store, name)
         self._guardian = Guardian(self, emit)
+        self._on_asleep = on_asleep or on_down
+        self._ports = ports
+        self.sleeper = Sleeper(name, self.paths, driver)
+        self.streams = OpenStreams()
+        self._booter = Booter(
+            self.paths, places=places, store=store, images=images, driver=driver, sleeper=self.sleeper
+        )
+        self._waking: asyncio.Task[MachineStatus] | None = None
         self._deleted = False
         self._adoption: asyncio.Task[None] | None = None
         self._busy = asyncio.Lock()
@@ -85,13 +99,17 @@ class Machine:
 
     # -- what others ask of it --------------------------------------------------------------
 
-    async def open_stream(self, target: str, extra: Mapping[str, object] | None = None) -> LinkStream:
-        """A stream to `target` in the guest; waits while the machine starts.
+    async def open_stream(
+        self, target: str, extra: Mapping[str, object] | None = None, by: str = "a request"
+    ) -> LinkStream:
+        """A stream to `target` in the guest; waits while the machine starts, and wakes one that sleeps.
 
-        Raises ProaError `machine-not-running` with the way out where it is not.
+        `by` says who wants it, for a person. Raises ProaError `machine-not-running` with the way out
+        where it is stopped.
         """
-        if self._operation is MachineState.STARTING:
-            await self._settled.wait()
+        await self._settled.wait()
+        if self.session is None and self.suspended:
+            await self._wake(by)
         problem = self._guardian.problem if self._guardian.paused else None
         # It may go on already, a moment before the next look at it.
         if problem and self.session and await self.session.hypervisor.stall() is not None:
@@ -104,7 +122,29 @@ class Machine:
                 why=problem.message if problem else "",
                 hint=f"start it: proa start {self.name}",
             )
-        return await self.session.pool.open(target, extra=extra)
+        stream = await self.session.pool.open(target, extra=extra)
+        self.streams.opened(target, stream.transport)
+        return stream
+
+    def config(self) -> MachineConfig:
+        """What `machine.toml` says, or the defaults where it cannot be read."""
+        return self._config()[0]
+
+    @property
+    def suspended(self) -> bool:
+        """Whether it sleeps with its containers."""
+        header = self.sleeper.asleep() if self.session is None else None
+        return header is not None and header.kind == "suspended"
+
+    @property
+    def is_suspending(self) -> bool:
+        return self._operation is MachineState.SUSPENDING
+
+    async def _wake(self, by: str) -> None:
+        """However many ask at once, it is woken once. Raises ProaError."""
+        if self._waking is None or self._waking.done():
+            self._waking = self._tasks.start(self.start(_quietly, by=by), name="wake")
+        await asyncio.shield(self._waking)
 
     async def status(self) -> MachineStatus:
         """What is, from facts. Never raises: what cannot be read is in `problem`."""
@@ -112,7 +152,8 @@ class Machine:
         answers = await self._ping() if self._operation is None else False
         state, why = derive(self.name, self._facts(config_problem=problem, engine_answers=answers))
         session = self.session
-        version = session.engine_version if session else ""
+        asleep = self.sleeper.asleep() if session is None else None
+        version = session.engine_version if session else asleep.engine_version if asleep else ""
         return MachineStatus(
             name=self.name,
             state=state,
@@ -126,24 +167,26 @@ class Machine:
             memory=config.memory,
             disk=config.disk,
             pid=session.hypervisor.pid if session else None,
+            asleep_since=asleep.saved if asleep and state is MachineState.SUSPENDED else None,
+            woken_by=self._memo.record.woken_by,
         )
 
-    async def start(self, say: Say) -> MachineStatus:
-        """Boot it and wait until the engine answers; nothing to do where it answers already."""
+    async def start(self, say: Say, *, by: str = BY_HAND) -> MachineStatus:
+        """Wake or boot it and wait until the engine answers; nothing to do where it answers already."""
         await self._guardian.command(MachineState.STARTING)
         async with self._doing(MachineState.STARTING, say):
             if self.session is not None and not (self.session.engine_version and await self._ping()):
                 await self._go_on(self.session, say)
                 await self._finish_start(self.session, say)
             elif self.session is None:
-                await self._start_or_fail(say)
+                await self._start_or_fail(say, by)
         return await self.status()
 
     async def revive(self) -> None:
         """Start it by ourselves, unless a command came between. Raises ProaError; it stays wanted."""
         async with self._doing(MachineState.STARTING, _quietly):
             if self._memo.record.intent == "running" and self.session is None:
-                await self._start_cold(self._read_config(), _quietly)
+                await self._start(self._read_config(), _quietly, "")
 
     async def settle(self, session: Session) -> None:
         """Come up at last: the engine of a machine that was not well when it was adopted answers now."""
@@ -158,20 +201,46 @@ class Machine:
         """It is not started by itself any more."""
         self._memo.change(intent="stopped", problem=problem)
 
-    async def stop(self, say: Say, *, force: bool = False) -> MachineStatus:
-        """Power it off: gracefully, then by force; `force` skips the first."""
+    async def stop(self, say: Say, *, cold: bool = False, force: bool = False) -> MachineStatus:
+        """Stop its containers and keep the idle engine in a memory image, or power it off.
+
+        `cold` powers off gracefully, then by force; `force` at once.
+        """
         await self._call_off()
         async with self._doing(MachineState.STOPPING, say):
-            await self._end(say, force=force)
+            await self._stop(say, cold=cold, force=force)
         return await self.status()
 
-    async def restart(self, say: Say, *, force: bool = False) -> MachineStatus:
+    async def restart(self, say: Say, *, cold: bool = False, force: bool = False) -> MachineStatus:
+        """A machine that is not well, or whose config changed, is booted anew all the same."""
         await self._call_off()
         async with self._doing(MachineState.STOPPING, say):
-            await self._end(say, force=force)
+            unwell = self.session is not None and not await self._ping()
+            await self._stop(say, cold=cold or unwell, force=force)
             self._operation = MachineState.STARTING
             self._settled.clear()
-            await self._start_or_fail(say)
+            await self._start_or_fail(say, "proa restart")
+        return await self.status()
+
+    async def suspend(self, say: Say) -> MachineStatus:
+        """Save it with its containers and end the hypervisor; where that fails it runs on.
+
+        Raises ProaError `cannot-suspend`, `machine-not-running`, `disk-full` …
+        """
+        async with self._doing(MachineState.SUSPENDING, say):
+            if self._guardian.paused and self._guardian.problem is not None:
+                raise self._guardian.problem.error()
+            if self.session is not None:
+                if not (self.sleeper.can_save and self.session.control.can_sleep):
+                    raise _cannot_suspend(self._driver.name)
+                say("memory", "saving its memory", None)
+                await self._save(self.session, "suspended")
+            elif not self.suspended:
+                raise ProaError(
+                    "machine-not-running",
+                    f"{self.name!r} does not run, so it cannot be suspended",
+                    hint=f"start it: proa start {self.name}",
+                )
         return await self.status()
 
     async def delete(self, say: Say) -> None:
@@ -179,6 +248,7 @@ class Machine:
         await self._call_off()
         async with self._doing(MachineState.STOPPING, say):
             self._memo.change(intent="stopped")
+            await self._on_down()  # the ports of one that sleeps
             if self.session is not None:
                 say("hypervisor", "ending the machine", None)
                 await self._quit(self.session)
@@ -193,20 +263,24 @@ class Machine:
     async def adopt(self) -> None:
         """Take over a hypervisor that outlived an earlier agent; heal what that agent left half done."""
         if not self._store.is_alive(self.name):
+            await asyncio.to_thread(self.sleeper.images.sweep)
             self._miss()
             return
-        found = await adoption.take_over(self._driver, self.paths, self._emit)
+        found = await adoption.take_over(self._driver, self.paths, self.sleeper.images, self._emit)
         if found is None:
             self._miss()
             return
-        if self._memo.record.intent == "stopped":  # its record was lost: what runs is wanted
+        record = self._memo.record
+        if record.intent == "stopped":  # its record was lost, or it was just woken: what runs is wanted
             self._memo.change(intent="running", boot_id=boot_id())
         self._operation = MachineState.STARTING
         self._settled.clear()
-        self.session = Session(self.name, *found)
-        self.session.start_seconds = self._memo.record.start_seconds
-        self._tasks.start(self._watch(self.session), name="watch")
-        self._adoption = self._tasks.start(self._finish_adoption(self.session), name="adoption")
+        session = self.session = Session(self.name, found.hypervisor, found.secret)
+        session.started_with = record.started_with or "cold"
+        session.start_seconds = record.start_seconds
+        session.fingerprint = record.fingerprint
+        self._tasks.start(self._watch(session), name="watch")
+        self._adoption = self._tasks.start(self._finish_adoption(session, found.todo), name="adoption")
 
     async def let_go(self) -> None:
         """The agent ends: the machine goes on running."""
@@ -244,7 +318,7 @@ class Machine:
                     hint=f"make and start a new one: proa start {self.name}",
                 )
             self._operation = operation
-            if operation is MachineState.STARTING:
+            if operation in (MachineState.STARTING, MachineState.SUSPENDING):
                 self._settled.clear()
             try:
                 yield
@@ -252,11 +326,11 @@ class Machine:
                 self._operation = None
                 self._settled.set()
 
-    async def _start_or_fail(self, say: Say) -> None:
+    async def _start_or_fail(self, say: Say, by: str) -> None:
         """A start that a person asked for: where it fails they are told, and nothing goes on by itself."""
         config = self._read_config()  # what is wrong with it is a fact, and not remembered
         try:
-            await self._start_cold(config, say)
+            await self._start(config, say, by)
         except ProaError as error:
             self._memo.change(intent="stopped", problem=Problem.of(error))
             self._emit(
@@ -269,20 +343,28 @@ class Machine:
             self._emit(EventKind.REPAIR, "its config was missing", done="made anew with the defaults")
         return self._store.load(self.name)
 
-    async def _start_cold(self, config: MachineConfig, say: Say) -> None:
+    async def _start(self, config: MachineConfig, say: Say, by: str) -> None:
+        """From its memory image where there is one that can be used, else cold."""
         began = time.monotonic()
-        # Before the first step: an agent that dies in the middle is followed by one that goes on.
-        self._memo.change(intent="running", boot_id=boot_id())
-        session = await self._boot(config, say)
+        woken_by = by if self.suspended else ""
+        session = await self._restore(config, say) if self.sleeper.images.exists() else None
+        if session is None:
+            # Before the first step: an agent that dies in the middle is followed by one that goes on.
+            self._memo.change(intent="running", boot_id=boot_id())
+            session = await self._boot(config, say)
         await self._bring_up(session, say)
         session.start_seconds = round(time.monotonic() - began, 2)
-        self._emit(EventKind.STATE, f"started in {session.start_seconds:.1f} s ({session.started_with})")
+        how = f"woken by {woken_by}" if woken_by else "started"
+        self._emit(EventKind.STATE, f"{how} in {session.start_seconds:.1f} s ({session.started_with})")
         self._memo.change(
             intent="running",
             boot_id=boot_id(),
             started_with=session.started_with,
             start_seconds=session.start_seconds,
+            woken_by=woken_by or self._memo.record.woken_by,
+            fingerprint=session.fingerprint,
         )
+        self._tasks.start(asyncio.to_thread(self.sleeper.images.sweep), name="remove the used image")
 
     async def _bring_up(self, session: Session, say: Say) -> None:
         try:
@@ -294,54 +376,28 @@ class Machine:
 
     async def _boot(self, config: MachineConfig, say: Say) -> Session:
         """From a config to a guest that runs; nothing is left where it fails."""
-        check_sizes(config)
-        certificates = authorities.collect(config)
-        check_room(self._places)
-        image = await self._checked_image(config, say)
-        info = await self._driver.probe(
-            image.kernel, image.initrd, lambda text: say("hypervisor", text, None)
-        )
-        log.info("%s: hypervisor %s with %s: %s", self.name, info.version, info.accelerator, info.reason)
-        if self.paths.data_disk.exists():
-            await self._driver.grow_disk(self.paths.data_disk, config.disk)
-        else:
-            await self._driver.make_disk(self.paths.data_disk, config.disk)
-        make_private_folder(self.paths.runtime)
-        last_logs.forget(self.paths)
-        lock = await adoption.take_lock(self._driver, self.paths)
-        if lock is None:
-            raise ProaError(
-                "machine-locked",
-                f"the machine {self.name!r} is in use",
-                why="another process holds its lock, and it is not a hypervisor that this agent knows",
-                hint=f"see who: fuser {self.paths.lock}",
-                layer="hypervisor",
-            )
-        secret = guest_config.new_secret()
-        try:
-            write_atomic(self.paths.link_key, secret)
-            write_atomic(self.paths.guest_config, guest_config.render(config, secret, certificates))
-            say("hypervisor", f"booting with {info.accelerator}", None)
-            hypervisor = await self._driver.boot(
-                _spec(config, image, self.paths, lock.fd), lambda text: say("hypervisor", text, None)
-            )
-        finally:
-            lock.release()
-        session = self.session = Session(self.name, hypervisor, secret)
+        session = self.session = await self._booter.boot(config, say)
         self._tasks.start(self._watch(session), name="watch")
         try:
-            await hypervisor.resume()
+            await session.hypervisor.resume()
         except ProaError:
             await self._quit(session)
             raise
         return session
 
-    async def _checked_image(self, config: MachineConfig, say: Say) -> Image:
-        image = self._images.get(config.image) if config.image else self._images.newest()
-        await asyncio.to_thread(self._images.verify, image)
-        self._store.keep_booted_image(self.name, image.id)
-        say("image", f"guest image {image.id}", None)
-        return image
+    async def _restore(self, config: MachineConfig, say: Say) -> Session | None:
+        """From its memory image to a guest that runs, or None where the image cannot be used, and is gone."""
+        try:
+            session = await self._booter.restore(config, say)
+        except MustBootCold as reason:
+            say("memory", f"its memory image is dropped, and it boots cold: {reason}", None)
+            self._emit(
+                EventKind.REPAIR, f"its memory image cannot be used: {reason}", done="it is booted cold"
+            )
+            return None
+        self.session = session
+        self._tasks.start(self._watch(session), name="watch")
+        return session
 
     async def _finish_start(self, session: Session, say: Say) -> None:
         """Wait for all layers, then let the engine's socket and the ports come up."""
@@ -351,8 +407,13 @@ class Machine:
             self.paths.console_log,
             lambda step, message: say(step, message, None),
         )
-        session.engine_version = await self._engine(lambda: session.pool.open("engine")).version()
+        engine = self._engine(lambda: session.pool.open("engine"))
+        if session.engine_version:
+            await engine.ping()  # a restored one: to ask for its version costs it processes
+        else:
+            session.engine_version = await engine.version()
         await self._on_up(session)
+        session.pool.park()
         self._guardian.up(session)
 
     async def _go_on(self, session: Session, say: Say) -> None:
@@ -370,10 +431,11 @@ class Machine:
             room = free_disk(self.paths.folder)
             raise health.disk_problem(self.name, stall, str(self.paths.folder), room).error()
 
-    async def _finish_adoption(self, session: Session) -> None:
+    async def _finish_adoption(self, session: Session, todo: tuple[Step, ...]) -> None:
         async with self._busy:
             try:
                 if await session.hypervisor.stall() is None:
+                    await adoption.mend(session, todo, self.paths, self.sleeper.images)
                     await self._finish_start(session, _quietly)
                 else:
                     self._guardian.up(session)  # it sees to it, and lets it go on
@@ -386,6 +448,58 @@ class Machine:
         if self._memo.record.intent == "stopping" and self.session is session:
             # The agent before this one was at it when it died.
             await self.stop(_quietly)
+
+    async def _stop(self, say: Say, *, cold: bool, force: bool) -> None:
+        if self.session is None and self.suspended and not force:
+            # Its containers are to be stopped as gracefully as those of a machine that runs.
+            say("memory", "waking it, to stop its containers", None)
+            await self._start(self._read_config(), say, "proa stop")
+        warm = not (cold or force)
+        if warm and self.session is not None and self.sleeper.can_save and not self._guardian.paused:
+            try:
+                await self._stop_warm(self.session, say)
+                return
+            except ProaError as error:
+                say("memory", f"its memory cannot be kept, powering off: {error}", None)
+                log.warning("%s: cannot be stopped warm: %s", self.name, error)
+        if self.session is None and warm and self.sleeper.images.exists():
+            return  # it was stopped so already
+        await asyncio.to_thread(self.sleeper.images.drop)
+        await self._end(say, force=force)
+        await self._on_down()  # the ports of one that slept
+
+    async def _stop_warm(self, session: Session, say: Say) -> None:
+        """Raises ProaError, and the machine runs, with its containers stopped or not."""
+        if not session.control.can_sleep or not await self._ping():
+            raise ProaError("engine-silent", "the guest or its engine does not answer", layer="engine")
+        # Before the first step: whatever becomes of this agent, the next one does not start it again.
+        self._memo.change(intent="stopping", boot_id=boot_id())
+        bound = POWER_OFF_TIMEOUT.seconds(session.hypervisor.accelerator)
+        say("engine", "stopping containers", None)
+        await session.control.order({"op": "halt", "timeout": bound}, bound + HALT_MARGIN)
+        await last_logs.keep(session, self.paths)
+        say("memory", "saving its memory", None)
+        await self._save(session, "stopped")
+
+    async def _save(self, session: Session, kind: Kind) -> None:
+        """Save the session and end it. Raises ProaError, and it runs on unless its hypervisor is gone."""
+        ports = self._ports() if kind == "suspended" else ()
+        # Who watches the engine lets go first: it would only see its connections break.
+        await (self._on_asleep() if kind == "suspended" else self._on_down())
+        try:
+            await self.sleeper.save(session, kind, ports)
+        except ProaError as error:
+            if session.hypervisor.ended.done():
+                await self._quit(session)
+                self._memo.change(problem=Problem.of(error))
+                self._ended(Problem.of(error))
+            elif kind == "suspended":
+                await self._on_up(session)
+            raise
+        self.session = None
+        self._memo.change(intent="stopped", boot_id=boot_id())
+        self._emit(EventKind.STATE, kind)
+        await session.close()
 
     async def _end(self, say: Say, *, force: bool) -> None:
         session = self.session
@@ -446,7 +560,10 @@ class Machine:
     def _miss(self) -> None:
         """No hypervisor is there: was one to be?"""
         record = self._memo.record
-        if record.intent == "running" and record.boot_id == boot_id():
+        if self.sleeper.images.exists():
+            if record.intent != "stopped":
+                self._memo.change(intent="stopped")  # an agent died when it had just saved it: it sleeps
+        elif record.intent == "running" and record.boot_id == boot_id():
             self._ended(record.problem or died(self.name))
         elif record.intent == "running":
             problem = rebooted(self.name)
@@ -474,6 +591,7 @@ class Machine:
             exists=self._store.exists(self.name),
             operation=self._operation,
             alive=alive,
+            suspended=self.suspended,
             engine_answers=engine_answers,
             config_problem=config_problem,
             health_problem=(self._guardian.problem or self._health()) if session else None,
@@ -511,18 +629,10 @@ def _quietly(step: str, message: str, fraction: float | None) -> None:
     """Nobody waits for a start that we make by ourselves; its end is an event."""
 
 
-def _spec(config: MachineConfig, image: Image, paths: MachinePaths, lock_fd: int) -> BootSpec:
-    return BootSpec(
-        name=config.name,
-        cpus=config.cpus,
-        memory=config.memory,
-        kernel=image.kernel,
-        initrd=image.initrd,
-        root=image.root,
-        data_disk=paths.data_disk,
-        command_line=image.manifest.commandline,
-        guest_config=paths.guest_config,
-        runtime=paths.runtime,
-        console_log=paths.console_log,
-        lock_fd=lock_fd,
+def _cannot_suspend(driver: str) -> ProaError:
+    return ProaError(
+        "cannot-suspend",
+        "this machine cannot be suspended",
+        why=f"the driver {driver} saves no memory on this system, or the guest is of an earlier Proa",
+        hint="proa stop powers it off",
     )

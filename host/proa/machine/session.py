@@ -8,7 +8,7 @@ import logging
 from proa.drivers.base import Hypervisor
 from proa.link.control import Control
 from proa.link.loopback import Loopback
-from proa.link.pool import LinkPool
+from proa.link.pool import PARKED, LinkPool
 from proa.machine.lifecycle import Bound
 from proa.model.errors import ProaError
 from proa.system.tasks import Tasks
@@ -22,15 +22,25 @@ POWER_OFF_TIMEOUT = Bound(hardware=45, emulated=90)
 class Session:
     """What exists only while a hypervisor lives. `close` lets go of it; `hypervisor.quit` ends it."""
 
-    def __init__(self, name: str, hypervisor: Hypervisor, secret: bytes) -> None:
+    def __init__(self, name: str, hypervisor: Hypervisor, secret: bytes, parked: int = PARKED) -> None:
+        """`parked` streams are kept ready; few while the guest has better things to do."""
         self._name = name
         self.hypervisor = hypervisor
+        self.secret = secret
         self.tasks = Tasks(f"machine {name}")
-        self.pool = LinkPool(Loopback(*hypervisor.link_address), secret, self.tasks)
+        self.pool = LinkPool(Loopback(*hypervisor.link_address), secret, self.tasks, parked)
         self.control = Control(self.pool, self.tasks)
         self.engine_version = ""
         self.started_with = "cold"
+        self.slept_at: float | None = None  # Unix time of the suspend that it was woken from
+        self.brought_back = True  # containers were started with it, so that ports may have to be bound
+        self.fingerprint: dict[str, str] = {}  # what a memory image of it depends on
         self.start_seconds: float | None = None
+
+    def renew(self, secret: bytes) -> None:
+        """The link's secret is another from now on."""
+        self.secret = secret
+        self.pool.renew(secret)
 
     async def power_off(self) -> None:
         """Ask the guest to end and wait for it; whatever it answers, returns when the bound is over."""

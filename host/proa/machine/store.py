@@ -40,6 +40,11 @@ driver = {driver}
 # An image's id; empty: the newest there is.
 image = {image}
 
+# It is suspended after this time without use ("off": never), and wakes with the next request.
+# [idle]
+# after = "5m"
+# with_containers = false
+
 # Keys of the engine's daemon.json, for example: registry-mirrors = ["https://mirror.example.com"]
 [daemon]
 """
@@ -58,6 +63,8 @@ class MachineRecord(msgspec.Struct, frozen=True, kw_only=True):
     started_with: str = ""
     start_seconds: float | None = None
     problem: Problem | None = None  # why the last start failed
+    woken_by: str = ""  # what woke it last
+    fingerprint: dict[str, str] = {}  # what it was booted with, as far as a memory image depends on it
 
 
 class MachineStore:

@@ -6,6 +6,7 @@ GET    /v1/machines/NAME                 MachineStatus (state `absent` where the
 POST   /v1/machines/NAME/create          MachineOptions -> lines of Message
 POST   /v1/machines/NAME/start           MachineOptions -> lines of Message (makes it if there is none)
 POST   /v1/machines/NAME/stop            StopRequest    -> lines of Message
+POST   /v1/machines/NAME/suspend         -> lines of Message
 POST   /v1/machines/NAME/restart         StopRequest    -> lines of Message
 DELETE /v1/machines/NAME                 -> lines of Message
 GET    /v1/machines/NAME/config?reveal=0|1 list[SettingValue], passwords hidden unless asked for

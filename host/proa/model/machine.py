@@ -48,6 +48,8 @@ class MachineState(enum.StrEnum):
     STARTING = "starting"
     RUNNING = "running"  # the engine answered
     STOPPING = "stopping"
+    SUSPENDING = "suspending"
+    SUSPENDED = "suspended"  # it sleeps with its containers; a docker request or a connection wakes it
     BROKEN = "broken"  # and there is a problem
 
 
@@ -65,12 +67,14 @@ class MachineStatus(msgspec.Struct, frozen=True, kw_only=True):
     driver: str = ""
     accelerator: str = ""
     engine: EngineInfo = EngineInfo()
-    started_with: str = ""  # `cold`, or empty while it does not run
+    started_with: str = ""  # `cold` or `memory-image`, or empty while it does not run
     start_seconds: float | None = None
     cpus: int = 0
     memory: int = 0  # bytes
     disk: int = 0  # bytes
     pid: int | None = None  # of the hypervisor
+    asleep_since: float | None = None  # Unix time, while it is suspended
+    woken_by: str = ""  # what woke it last, for a person; empty where nothing has yet
 
 
 class PublishedPort(msgspec.Struct, frozen=True, kw_only=True):

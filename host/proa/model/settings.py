@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from proa.model.errors import ProaError
-from proa.model.sizes import parse_size, show_size
+from proa.model.sizes import parse_duration, parse_size, show_size
 
 MOST_CPUS = 512  # what q35 offers
 MOST_TEXT = 64 << 10  # characters of one value
@@ -115,6 +115,14 @@ def _size(value: Any) -> str:
         return show_size(parse_size(_text(value)))
     except ProaError as error:
         raise ValueError(f"{error.message}, {error.hint}") from error
+
+
+def _duration(value: Any) -> str:
+    try:
+        parse_duration(_text(value))
+    except ProaError as error:
+        raise ValueError(f"{error.message}, {error.hint}") from error
+    return str(value).strip().lower()
 
 
 def _yes_no(words: Sequence[str]) -> bool:
@@ -232,6 +240,7 @@ def _plain(value: Any, depth: int = 0) -> Any:
 CPUS = Kind("a whole number", lambda words: int(_one(words)), lambda value: _number(value, 1, MOST_CPUS))
 SIZE = Kind("a size", _one, _size)
 TEXT = Kind("text", _one, _text)
+DURATION = Kind("a time", _one, _duration)
 BOOLEAN = Kind("true or false", _yes_no, _boolean)
 PROXY = Kind("a URL", _one, _proxy)
 MIRRORS = Kind("a list of URLs", _words, _list_of(_mirror))
@@ -255,6 +264,14 @@ SETTINGS = (
         "start_at_login", BOOLEAN, False,
         "Start it as soon as you log in; otherwise the first docker command starts it, if it ran before.",
         "true", Effect.LIVE,
+    ),
+    Setting(
+        "idle.after", DURATION, "5m",
+        "It is suspended after this time without use (off: never), and wakes with the next request.",
+        "30m", Effect.LIVE,
+    ),
+    Setting(
+        "idle.with_containers", BOOLEAN, False, "Suspend it also while containers run.", "true", Effect.LIVE
     ),
     Setting("image", TEXT, "", "A guest image's id; empty is the newest there is.", '""'),
     Setting(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from proa.model.sizes import show_size
@@ -32,6 +33,11 @@ def status_lines(status: MachineStatus) -> list[str]:
     rows.append(("size", size))
     if status.start_seconds is not None:
         rows.append(("started", f"{status.started_with}, in {status.start_seconds:.1f} s"))
+    if status.asleep_since is not None:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.asleep_since))
+        rows.append(("asleep", f"since {since}; a docker request wakes it"))
+    if status.woken_by:
+        rows.append(("woken by", f"{status.woken_by}, last"))
     if status.pid is not None:
         rows.append(("pid", str(status.pid)))
     lines = [f"{key:<9}{plain(value)}" for key, value in rows]

@@ -1,4 +1,4 @@
-"""Sizes in bytes as people write them: `2GiB`, `512MiB`, `1024` (bytes)."""
+"""Sizes in bytes (`2GiB`, `512MiB`, `1024`) and times (`90s`, `5m`, `off`) as people write them."""
 
 from __future__ import annotations
 
@@ -42,3 +42,23 @@ def show_size(size: int) -> str:
         if size >= factor and size % factor == 0:
             return f"{size // factor}{unit}"
     return f"{size}B"
+
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+def parse_duration(text: str) -> float | None:
+    """Seconds for `30s`, `5m` or `1h`; None for `off`. Raises ProaError `bad-duration`."""
+    stripped = text.strip().lower()
+    if stripped == "off":
+        return None
+    number, unit = stripped[:-1], stripped[-1:]
+    if number.isascii() and number.isdigit() and unit in _SECONDS and 0 < int(number) < 100_000:
+        return float(int(number) * _SECONDS[unit])
+    raise ProaError(
+        "bad-duration",
+        f"{text!r} is not a time",
+        why="a time is a whole number and s, m or h, or the word off",
+        hint="for example: 5m",
+        usage=True,
+    )

@@ -97,6 +97,10 @@ class PortForwarder:
                 return self._wanted[mine].container if mine in self._wanted else None
         return None
 
+    def bindings(self) -> tuple[Binding, ...]:
+        """What it was told last."""
+        return tuple(self._wanted.values())
+
     def table(self) -> tuple[PublishedPort, ...]:
         """Every published port, and why it is not bound where it is not."""
         return tuple(

@@ -31,6 +31,7 @@ class PortWatcher:
     def __init__(
         self, engine: EngineApi, apply: Callable[[dict[Key, Binding]], Awaitable[None]], tasks: Tasks
     ) -> None:
+        self.containers = 0  # that run, as of the last look
         self._engine = engine
         self._apply = apply
         self._asked = 0  # looks that were asked for
@@ -79,7 +80,9 @@ class PortWatcher:
 
     async def _look(self) -> None:
         try:
-            want = wanted(await self._engine.get_json("/containers/json"))
+            listed = await self._engine.get_json("/containers/json")
+            want = wanted(listed)
+            self.containers = len(listed) if isinstance(listed, list) else 0
         except msgspec.ValidationError as error:
             raise ProaError(
                 "engine-silent", "the engine's list of containers is not one", why=str(error)

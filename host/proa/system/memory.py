@@ -53,6 +53,19 @@ def own_memory() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def resident_memory(pid: int) -> int:
+    """Bytes of memory that a process of ours has in use; 0 where it has ended."""
+    if sys.platform == "linux":
+        try:
+            return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except FileNotFoundError:
+            return 0
+    from proa.system.processes import run
+
+    told = run(["ps", "-o", "rss=", "-p", str(pid)], timeout=10).stdout.strip()
+    return int(told) << 10 if told.isdigit() else 0
+
+
 def free_disk(path: Path) -> int:
     """Bytes that the user may still write on the disk that holds `path` (or its nearest parent)."""
     while not path.exists() and path != path.parent:

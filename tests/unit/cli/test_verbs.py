@@ -44,7 +44,7 @@ def test_a_machine_that_is_not_there_is_absent(home: Home) -> None:
     status = json.loads(home.ok("status", "--json"))
     assert set(status) == {
         "name", "state", "problem", "driver", "accelerator", "engine", "started_with", "start_seconds",
-        "cpus", "memory", "disk", "pid",
+        "cpus", "memory", "disk", "pid", "asleep_since", "woken_by",
     }  # fmt: skip
     assert (status["name"], status["state"], status["problem"]) == ("default", "absent", None)
     assert set(status["engine"]) == {"version", "socket"}

@@ -86,3 +86,19 @@ def test_a_probe_boots_the_same_machine_with_nothing_in_it() -> None:
     assert value(argv, "-append").endswith("proa.probe")
     assert "-netdev" not in argv and "-blockdev" not in argv
     assert value(argv, "-machine") == value(build("kvm"), "-machine")
+
+
+def test_memory_is_an_inherited_shared_file_where_there_is_one() -> None:
+    shared = command.command(Path("/usr/bin/qemu"), SPEC, "tcg", "linux", shared_fd=9)
+    backend = value(shared, "-object")
+    assert backend == "memory-backend-file,id=ram,size=2048M,mem-path=/proc/self/fd/9,share=on"
+    assert "memory-backend=ram" in shared
+    assert "-object" not in build()
+
+
+def test_a_restored_machine_is_the_saved_one_that_waits_for_its_state() -> None:
+    saved = command.command(Path("/usr/bin/qemu"), SPEC, "tcg", "linux", shared_fd=9)
+    restored = command.command(Path("/usr/bin/qemu"), SPEC, "tcg", "linux", shared_fd=9, incoming=True)
+    at = restored.index("-incoming")
+    assert restored[at : at + 2] == ["-incoming", "defer"]
+    assert [*restored[:at], *restored[at + 2 :]] == saved

@@ -14,64 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from proa.drivers.base import BootSpec, DriverInfo, ExitReason
+from proa.drivers.base import ExitReason
 from proa.drivers.qemu import disks, strays
 from proa.drivers.qemu.console import LOG_SIZE, ConsoleLog
 from proa.drivers.qemu.driver import QemuDriver
 from proa.drivers.qemu.hypervisor import QemuProcess
 from proa.drivers.qemu.monitor import forwarded_port
 from proa.model.errors import ProaError
-from proa.system.locks import FileLock, is_held
-from proa.system.paths import Places
+from proa.system.locks import is_held
 from proa.system.processes import holders
-
-
-class World:
-    def __init__(self, folder: Path) -> None:
-        self.places = Places.current({"PROA_HOME": str(folder / "h")})
-        self.places.make()
-        self.driver = QemuDriver(self.places)
-        self.driver._info = DriverInfo("7.2", "tcg", "")
-        self.folder = folder
-        self.runtime = folder / "r,u n"
-        self.runtime.mkdir(mode=0o700)
-        self.booted: list[QemuProcess] = []
-
-    async def boot(self, **changes: object) -> QemuProcess:
-        for name in ("kernel", "initrd", "root"):
-            (self.folder / name).write_bytes(bytes(4096))
-        (self.folder / "config").write_text("{}")
-        if not (self.folder / "data").exists():
-            await self.driver.make_disk(self.folder / "data", 1 << 30)
-        lock = FileLock.try_acquire(self.folder / "lock")
-        assert lock is not None
-        values: dict[str, object] = {
-            "name": "m", "cpus": 1, "memory": 128 << 20,
-            "kernel": _boot_sector(self.folder), "initrd": self.folder / "initrd",
-            "root": self.folder / "root", "data_disk": self.folder / "data", "command_line": "",
-            "guest_config": self.folder / "config", "runtime": self.runtime,
-            "console_log": self.folder / "console.log",
-            "lock_fd": lock.fd, **changes,
-        }  # fmt: skip
-        try:
-            hypervisor = await self.driver.boot(BootSpec(**values), lambda text: None)  # type: ignore[arg-type]
-        finally:
-            lock.release()
-        self.booted.append(hypervisor)
-        return hypervisor
-
-
-def _boot_sector(folder: Path) -> Path:
-    """A bzImage header that QEMU loads and nothing ever runs (it stays paused)."""
-    image = bytearray(8192)
-    image[0x1F1] = 4  # setup_sects
-    image[0x1FE:0x200] = b"\x55\xaa"
-    image[0x202:0x206] = b"HdrS"
-    image[0x206:0x208] = b"\x0d\x02"
-    image[0x211] = 1  # loadflags: loaded high
-    image[0x22C:0x230] = b"\xff\xff\xff\x37"  # initrd_addr_max
-    (folder / "kernel").write_bytes(image)
-    return folder / "kernel"
+from tests.support.qemus import World
 
 
 @pytest.fixture

@@ -303,3 +303,70 @@ def test_garbage_from_either_side_raises_nothing(pieces: list[bytes]) -> None:
     for piece in pieces:
         if OpenEngine() in other.client_data(piece):
             other.engine_opened()
+
+
+EVENTS = b"GET /v1.45/events?filters=x&since=5 HTTP/1.1\r\nHost: d\r\n\r\n"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+ONE, TWO = b"4\r\none\n\r\n", b"4\r\ntwo\n\r\n"
+
+
+@pytest.mark.parametrize("before", [b"", ONE])
+def test_who_listens_to_events_hears_on_after_a_sleep(before: bytes) -> None:
+    talk = asked(EVENTS)
+    assert not talk.idle
+    assert to_client(talk.engine_data(CHUNKED + before)) == CHUNKED + before
+    assert talk.watching
+    assert talk.hold() and talk.watching
+    assert talk.wants_client, "a client that leaves is seen"
+    assert talk.go_on("7.5") == [OpenEngine()]
+    (asks,) = talk.engine_opened()
+    assert asks == ToEngine(EVENTS.replace(b"since=5", b"since=7.5"))
+    assert to_client(talk.engine_data(CHUNKED + TWO)) == TWO, "the head is not told twice"
+    assert to_client(talk.engine_data(ONE)) == ONE
+
+
+def test_events_that_were_cut_in_the_middle_are_over() -> None:
+    talk = asked(EVENTS)
+    talk.engine_data(CHUNKED + ONE[:5])
+    assert not talk.hold()
+    assert is_over(talk.engine_eof())
+
+
+@pytest.mark.parametrize("request_", [GET, EVENTS.replace(b"/events", b"/containers/x/logs")])
+def test_nobody_else_is_held(request_: bytes) -> None:
+    talk = asked(request_)
+    talk.engine_data(CHUNKED + ONE)
+    assert not talk.watching and not talk.hold()
+
+
+def test_a_held_client_whose_engine_does_not_wake_is_let_go() -> None:
+    for fail in (
+        lambda talk: talk.engine_failed("no"),
+        lambda talk: [*talk.engine_opened(), *talk.engine_eof()],
+        lambda talk: [
+            *talk.engine_opened(),
+            *talk.engine_data(b"HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n"),
+        ],
+    ):
+        talk = asked(EVENTS)
+        talk.engine_data(CHUNKED)
+        assert talk.hold()
+        talk.go_on("1")
+        commands = fail(talk)
+        assert is_over(commands) and not to_client(commands)
+
+
+def test_a_held_client_that_leaves_is_over() -> None:
+    talk = asked(EVENTS)
+    talk.engine_data(CHUNKED)
+    assert talk.hold()
+    assert is_over(talk.client_eof())
+    assert talk.go_on("1") == []
+
+
+def test_a_held_client_whose_machine_was_ended_is_let_go() -> None:
+    talk = asked(EVENTS)
+    talk.engine_data(CHUNKED)
+    assert talk.forget() == [], "one that is not held stays"
+    assert talk.hold()
+    assert is_over(talk.forget())

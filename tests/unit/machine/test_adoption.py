@@ -8,7 +8,9 @@ from typing import Any, cast
 import pytest
 
 from proa.drivers.base import Driver
-from proa.machine.adoption import take_lock, take_over
+from proa.machine.adoption import TakenOver, take_lock, take_over
+from proa.machine.sleep.images import ImageFolder
+from proa.machine.sleep.order import Step
 from proa.model.errors import ProaError
 from proa.model.events import EventKind
 from proa.system.locks import FileLock
@@ -29,6 +31,8 @@ class World:
         self.paths.link_key.write_bytes(b"key")
         self.there = True
         self.paused: bool | ProaError = False
+        self.has_run = True
+        self.images = ImageFolder(self.paths.folder, self.paths.data_disk)
         self.strays = 0
         self.calls: list[str] = []
         self.held: FileLock | None = None
@@ -50,14 +54,20 @@ class World:
             raise self.paused
         return self.paused
 
+    async def has_guest(self) -> bool:
+        return self.has_run
+
+    async def resume(self) -> None:
+        self.calls.append("resume")
+
     async def quit(self) -> None:
         self.calls.append("quit")
 
     async def detach(self) -> None:
         self.calls.append("detach")
 
-    async def take_over(self) -> object:
-        return await take_over(cast(Driver, self), self.paths, self.emit)
+    async def take_over(self) -> TakenOver | None:
+        return await take_over(cast(Driver, self), self.paths, self.images, self.emit)
 
 
 @pytest.fixture
@@ -66,7 +76,8 @@ def world(tmp_path: Path) -> World:
 
 
 async def test_what_runs_is_taken_over_with_its_secret(world: World) -> None:
-    assert await world.take_over() == (world, b"key")
+    found = await world.take_over()
+    assert found is not None and (found.hypervisor, found.secret) == (world, b"key")
     assert world.calls == [] and world.said == [(EventKind.STATE, "taken over by a new agent, pid 42")]
 
 
@@ -79,7 +90,7 @@ async def test_what_cannot_be_asked_is_ended(world: World) -> None:
 @pytest.mark.parametrize("how", ["half-started", "no key", "silent"])
 async def test_what_is_of_no_use_is_ended_in_order(world: World, how: str) -> None:
     if how == "half-started":
-        world.paused = True
+        world.paused, world.has_run = True, False
     elif how == "no key":
         world.paths.link_key.unlink()
     else:
@@ -87,6 +98,21 @@ async def test_what_is_of_no_use_is_ended_in_order(world: World, how: str) -> No
     assert await world.take_over() is None
     assert world.calls == ["quit", "detach"]
     assert [kind for kind, _ in world.said] == [EventKind.REPAIR]
+
+
+async def test_a_guest_that_was_being_saved_goes_on(world: World) -> None:
+    world.paused = True
+    world.images.partial.mkdir()
+    found = await world.take_over()
+    assert found is not None and found.todo == (Step.RESUME, Step.THAW)
+    assert world.calls == ["resume"]
+
+
+async def test_one_that_was_saved_sleeps(world: World) -> None:
+    world.paused = True
+    world.images.ready.mkdir()
+    assert await world.take_over() is None
+    assert world.calls == ["quit", "detach"] and world.images.exists()
 
 
 async def test_a_lock_is_taken_from_a_stray_that_could_be_ended(world: World) -> None:

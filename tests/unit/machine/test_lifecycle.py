@@ -35,6 +35,13 @@ LAST = Problem(code="guest-panicked", message="x", layer="kernel")
         # a computer that was restarted has broken nothing
         (Facts(exists=True, last_problem=rebooted("m")), S.STOPPED, "host-rebooted"),
         (Facts(exists=True, alive=True, engine_answers=True, notice=LAST), S.RUNNING, "guest-panicked"),
+        # a memory image is a fact as well, whatever word was left
+        (Facts(exists=True, suspended=True), S.SUSPENDED, None),
+        (Facts(exists=True, suspended=True, wanted_running=True), S.SUSPENDED, None),
+        (Facts(exists=True, suspended=True, last_problem=LAST), S.SUSPENDED, "guest-panicked"),
+        (Facts(exists=True, suspended=True, config_problem=BAD_CONFIG), S.BROKEN, "config-corrupt"),
+        (Facts(exists=True, suspended=True, operation=S.STARTING), S.STARTING, None),
+        (Facts(exists=True, operation=S.SUSPENDING, alive=True), S.SUSPENDING, None),
         # a config broken while it runs is said, and the engine that answers is not denied
         (
             Facts(exists=True, alive=True, engine_answers=True, config_problem=BAD_CONFIG),

@@ -46,6 +46,8 @@ def test_a_machine_is_not_made_twice(store: MachineStore) -> None:
         (b"\xff\xfe", "utf-8"),
         (b"", "version"),
         (b"version = 2\n", "version 2"),
+        (b'version = 1\n[idle]\nafter = "soon"\n', "time"),
+        (b"version = 1\n[idle]\nwhen = 5\n", "when"),
         (b"version = 1\nmemory = 4\n", "memory"),
         (b'version = 1\nmemory = "lots"\n', "size"),
         (b"version = 1\ncpus = 0\n", "cpus"),
@@ -113,3 +115,14 @@ def test_delete_removes_all_of_a_machine_and_of_no_other(store: MachineStore) ->
     store.delete("default")  # twice is fine
     assert store.names() == ("other",)
     assert not store.paths("default").console_log.exists()
+
+
+def test_when_a_machine_counts_as_unused_is_set_in_its_file(store: MachineStore) -> None:
+    assert _make(store).setting("idle.after") == "5m"
+    config = store.paths("default").config
+    text = config.read_text()
+    config.write_text(text.replace("# [idle]", "[idle]").replace('# after = "5m"', 'after = "off"'))
+    assert store.load("default").setting("idle.after") == "off"
+    assert store.load("default").setting("idle.with_containers") is False
+    config.write_text("version = 1\n[idle]\nwith_containers = true\n")
+    assert store.load("default").setting("idle.with_containers") is True

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proa.model.errors import ProaError
-from proa.model.sizes import GIB, MIB, parse_size, show_size
+from proa.model.sizes import GIB, MIB, parse_duration, parse_size, show_size
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,15 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 @given(st.integers(min_value=1, max_value=(1 << 50)))
 def test_what_is_shown_is_read_back(size: int) -> None:
     assert parse_size(show_size(size)) == size
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("30s", 30.0), (" 5M ", 300.0), ("2h", 7200.0), ("off", None)])
+def test_times_as_people_write_them(text: str, seconds: float | None) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "m", "0s", "-1m", "1.5h", "5", "5 minutes", "never", "9" * 40 + "s"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(ProaError) as caught:
+        parse_duration(text)
+    assert caught.value.code == "bad-duration"

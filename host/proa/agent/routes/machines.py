@@ -37,6 +37,7 @@ class MachineRoutes:
             web.post(f"{_MACHINE}/start", self._start),
             web.post(f"{_MACHINE}/stop", self._stop),
             web.post(f"{_MACHINE}/restart", self._restart),
+            web.post(f"{_MACHINE}/suspend", self._suspend),
             web.delete(_MACHINE, self._delete),
             web.get(f"{_MACHINE}/ports", self._ports),
             web.get(f"{_MACHINE}/logs", self._logs),
@@ -100,14 +101,18 @@ class MachineRoutes:
         machine = self._agent.get(request.match_info["name"]).machine
         wanted = await body_of(request, StopRequest)
         return await self._work.stream(
-            request, machine.name, lambda say: machine.stop(say, force=wanted.force)
+            request, machine.name, lambda say: machine.stop(say, cold=wanted.cold, force=wanted.force)
         )
+
+    async def _suspend(self, request: web.Request) -> web.StreamResponse:
+        machine = self._agent.get(request.match_info["name"]).machine
+        return await self._work.stream(request, machine.name, machine.suspend)
 
     async def _restart(self, request: web.Request) -> web.StreamResponse:
         machine = self._agent.get(request.match_info["name"]).machine
         wanted = await body_of(request, StopRequest)
         return await self._work.stream(
-            request, machine.name, lambda say: machine.restart(say, force=wanted.force)
+            request, machine.name, lambda say: machine.restart(say, cold=wanted.cold, force=wanted.force)
         )
 
     async def _delete(self, request: web.Request) -> web.StreamResponse:

@@ -46,12 +46,13 @@ def fingerprint(qemu: Path, version: str, kernel: Path) -> str:
         str(part)
         for part in (
             version, program.st_ino, program.st_size, program.st_mtime_ns, platform.release(),
-            platform.machine(), _processor(), guest.st_size, _kvm(),
+            platform.machine(), processor(), guest.st_size, _kvm(),
         )
     )  # fmt: skip
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The host's processor, as it calls itself."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

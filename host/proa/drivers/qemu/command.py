@@ -41,8 +41,13 @@ def processor(accelerator: str, cpus: int) -> list[str]:
     return ["-cpu", models.get(accelerator, "max"), "-smp", f"cpus={cpus}"]
 
 
-def memory(size: int) -> list[str]:
-    return ["-m", f"size={size // MIB}M"]
+def memory(size: int, shared_fd: int | None = None) -> list[str]:
+    """`shared_fd` is the inherited descriptor of a file that is the guest's memory (MEASURED.md)."""
+    plain = ["-m", f"size={size // MIB}M"]
+    if shared_fd is None:
+        return plain
+    backend = f"memory-backend-file,id=ram,size={size // MIB}M,mem-path=/proc/self/fd/{shared_fd},share=on"
+    return [*plain, "-object", backend, "-machine", "memory-backend=ram"]
 
 
 def kernel(spec: BootSpec, accelerator: str) -> list[str]:
@@ -113,8 +118,16 @@ def sandbox(system: str) -> list[str]:
     return ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]
 
 
-def command(qemu: Path, spec: BootSpec, accelerator: str, system: str) -> list[str]:
-    """The whole command line of a machine, which starts paused."""
+def command(
+    qemu: Path,
+    spec: BootSpec,
+    accelerator: str,
+    system: str,
+    *,
+    shared_fd: int | None = None,
+    incoming: bool = False,
+) -> list[str]:
+    """The whole command line of a machine, which starts paused; `incoming`: it waits for a saved state."""
     return [
         str(qemu),
         *("-name", f"{spec.name},process=proa-{spec.name}" if system == "linux" else spec.name),
@@ -122,7 +135,8 @@ def command(qemu: Path, spec: BootSpec, accelerator: str, system: str) -> list[s
         *sandbox(system),
         *machine(accelerator),
         *processor(accelerator, spec.cpus),
-        *memory(spec.memory),
+        *memory(spec.memory, shared_fd),
+        *(("-incoming", "defer") if incoming else ()),
         *kernel(spec, accelerator),
         *disks(spec),
         *networks(),

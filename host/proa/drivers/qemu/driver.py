@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
 import logging
 import os
 import platform
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
-from proa.drivers.base import BootSpec, Capabilities, DriverInfo
-from proa.drivers.qemu import acceleration, command, disks, strays
+from proa.drivers.base import (
+    RAM_FILE,
+    STATE_FILE,
+    BootSpec,
+    Capabilities,
+    DriverInfo,
+    MemoryImages,
+)
+from proa.drivers.qemu import acceleration, command, disks, migration, strays
 from proa.drivers.qemu.console import ConsoleReader
 from proa.drivers.qemu.hypervisor import QemuProcess
 from proa.drivers.qemu.monitor import Monitor, forwarded_port
 from proa.model.errors import ProaError
-from proa.system.files import read_bytes, tail, write_atomic
+from proa.system.files import explain, read_bytes, tail, write_atomic
+from proa.system.memory import available_memory
 from proa.system.paths import Places
 from proa.system.processes import ProcessIdentity, alive, kill, run_async, spawn_detached, wait_end, which
+from proa.system.sparse import allocated, make_memory
 
 log = logging.getLogger("proa.qemu")
 
@@ -46,15 +58,19 @@ class Booted(msgspec.Struct, frozen=True):
     link_port: int  # 0 until it has told
     accelerator: str
     name: str
+    memory_fd: int = -1  # its number in QEMU, where the guest's memory is a shared file
 
 
 class QemuDriver:
     """Implements proa.drivers.base.Driver."""
 
     name = "qemu"
-    capabilities = Capabilities(loopback_link=True)
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, places: Places, memory_images: MemoryImages | None = None) -> None:
+        """`memory_images` is what the system offers, unless another way is chosen."""
+        self.capabilities = Capabilities(
+            loopback_link=True, memory_images=memory_images or _memory_images(sys.platform)
+        )
         self._cache = places.acceleration
         self._info: DriverInfo | None = None
 
@@ -105,16 +121,103 @@ class QemuDriver:
         await disks.grow(path, size)
 
     async def boot(self, spec: BootSpec, progress: Callable[[str], None]) -> QemuProcess:
+        memory = self._make_memory(spec)
+        try:
+            return await self._spawn(spec, memory)
+        except BaseException:
+            _close(memory)
+            raise
+
+    def _make_memory(self, spec: BootSpec) -> int | None:
+        if self.capabilities.memory_images is not MemoryImages.SHARED:
+            return None
+        try:
+            return make_memory(f"proa-{spec.name}", spec.memory)
+        except OSError as error:
+            raise explain(error, "make the machine's memory") from error
+
+    async def restore(self, spec: BootSpec, folder: Path, progress: Callable[[str], None]) -> QemuProcess:
+        shared = (folder / RAM_FILE).exists()
+        if shared is not (self.capabilities.memory_images is MemoryImages.SHARED):
+            raise _not_loaded("it was saved in another way than this host restores")
+        memory = self._make_memory(spec)
+        state = -1
+        hypervisor: QemuProcess | None = None
+        try:
+            state = os.open(folder / STATE_FILE, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+            self._check_room(folder / (RAM_FILE if shared else STATE_FILE))
+            # QEMU comes up while its memory is filled: it looks at neither before it loads the state.
+            made = await asyncio.gather(
+                self._spawn(spec, memory, state), _fill(memory, folder / RAM_FILE), return_exceptions=True
+            )
+            if not isinstance(made[0], BaseException):
+                hypervisor = made[0]
+            for result in made:
+                if isinstance(result, BaseException):
+                    raise result
+            assert hypervisor is not None
+            await hypervisor.load(state, shared=shared)
+        except BaseException as error:
+            if hypervisor is not None:
+                await hypervisor.quit()
+                await hypervisor.detach()
+            else:
+                _close(memory)
+            if isinstance(error, OSError):
+                raise _not_loaded(error.strerror or str(error)) from error
+            raise
+        finally:
+            _close(state)
+        return hypervisor
+
+    def _check_room(self, image: Path) -> None:
+        """Raise ProaError `memory-short` where the host has not the memory that the guest had in use."""
+        with image.open("rb") as file:
+            need = allocated(file.fileno())
+        free = available_memory()
+        if free is not None and free < need:
+            raise ProaError(
+                "memory-short",
+                "there is not enough free memory to wake the machine",
+                why=f"it needs {need >> 20} MiB, and {free >> 20} MiB are free",
+                hint="close something and try again; the machine sleeps on",
+                layer="hypervisor",
+            )
+
+    def fingerprint(self, spec: BootSpec) -> dict[str, str]:
         if self._info is None:
-            raise ProaError("not-probed", "the driver was not asked for an accelerator", layer="hypervisor")
+            raise _not_probed()
+        nowhere = Path("/")
+        plain = replace(
+            spec, name="", kernel=nowhere, initrd=nowhere, root=nowhere, data_disk=nowhere,
+            guest_config=nowhere, runtime=nowhere,
+        )  # fmt: skip
+        line = command.command(nowhere, plain, self._info.accelerator, sys.platform)
+        return {
+            "hypervisor": f"QEMU {self._info.version}",
+            "accelerator": self._info.accelerator,
+            # Emulation gives every host the same processor.
+            "processor": "" if self._info.accelerator == "tcg" else acceleration.processor(),
+            "memory": f"{spec.memory >> 20} MiB, {self.capabilities.memory_images}",
+            "processors": str(spec.cpus),
+            "devices": hashlib.blake2b("\0".join(line).encode(), digest_size=16).hexdigest(),
+        }
+
+    async def _spawn(self, spec: BootSpec, memory: int | None, state: int | None = None) -> QemuProcess:
+        """QEMU with its guest paused; `state` is what it will load. On failure nothing is left running."""
+        if self._info is None:
+            raise _not_probed()
         accelerator = self._info.accelerator
-        argv = command.command(self.find(), spec, accelerator, sys.platform)
+        argv = command.command(
+            self.find(), spec, accelerator, sys.platform, shared_fd=memory, incoming=state is not None
+        )
         _sweep(spec.runtime)
-        identity = spawn_detached(argv, log=spec.runtime / "qemu.log", pass_fds=(spec.lock_fd,))
+        fds = tuple(fd for fd in (spec.lock_fd, memory, state) if fd is not None)
+        identity = spawn_detached(argv, log=spec.runtime / "qemu.log", pass_fds=fds)
         try:
             # Who it is, at once: should this agent die now, the next one can prove it.
-            _record(spec, identity, 0, accelerator)
-            return await self._take(spec, identity, accelerator)
+            _record(spec, identity, 0, accelerator, memory)
+            return await self._take(spec, identity, accelerator, memory)
         except BaseException as error:
             died = isinstance(error, ProaError) and await _dies(identity)
             kill(identity, force=True)
@@ -127,15 +230,17 @@ class QemuDriver:
                 error.log = error.log or words
             raise
 
-    async def _take(self, spec: BootSpec, identity: ProcessIdentity, accelerator: str) -> QemuProcess:
+    async def _take(
+        self, spec: BootSpec, identity: ProcessIdentity, accelerator: str, memory: int | None
+    ) -> QemuProcess:
         """Monitor, console and link port of a QEMU that was just started."""
         monitor = Monitor(spec.name)
         await _until_socket(spec.runtime / "qmp.sock", identity)
         await monitor.connect(spec.runtime / "qmp.sock")
         port = await _link_port(monitor)
         console = await ConsoleReader.open(spec.runtime / "console.sock", spec.console_log, fresh=True)
-        _record(spec, identity, port, accelerator)
-        return QemuProcess(identity, monitor, console, accelerator, port)
+        _record(spec, identity, port, accelerator, memory)
+        return QemuProcess(identity, monitor, console, accelerator, port, memory)
 
     async def adopt(self, name: str, runtime: Path, lock: Path, console_log: Path) -> QemuProcess | None:
         """Never signals: who is not proved to be the QEMU that was booted here is left alone."""
@@ -154,7 +259,8 @@ class QemuDriver:
             log.warning("%s: %s", name, error)
             await monitor.close()
             return None
-        return QemuProcess(identity, monitor, console, booted.accelerator, booted.link_port)
+        memory = _memory_of(booted)
+        return QemuProcess(identity, monitor, console, booted.accelerator, booted.link_port, memory)
 
     async def _recognise(self, name: str, identity: ProcessIdentity, monitor: Monitor) -> Booted:
         """What hypervisor.json would say of a QEMU of ours. Raises ProaError `hypervisor-silent` …"""
@@ -162,7 +268,9 @@ class QemuDriver:
         hardware = isinstance(kvm, dict) and kvm.get("enabled") is True
         port = await _link_port(monitor)
         # Who has no record can only be found on Linux, where it is the one or the other.
-        return Booted(STATE_VERSION, identity.pid, identity.started, port, "kvm" if hardware else "tcg", name)
+        accelerator = "kvm" if hardware else "tcg"
+        memory = _memory_fd(identity.pid)
+        return Booted(STATE_VERSION, identity.pid, identity.started, port, accelerator, name, memory)
 
     async def end_stray(self, name: str, runtime: Path, lock: Path) -> None:
         """The socket may be about to appear: an agent can die between QEMU's start and its first word."""
@@ -198,8 +306,11 @@ class QemuDriver:
         return False
 
 
-def _record(spec: BootSpec, identity: ProcessIdentity, port: int, accelerator: str) -> None:
-    booted = Booted(STATE_VERSION, identity.pid, identity.started, port, accelerator, spec.name)
+def _record(
+    spec: BootSpec, identity: ProcessIdentity, port: int, accelerator: str, memory: int | None
+) -> None:
+    fd = -1 if memory is None else memory
+    booted = Booted(STATE_VERSION, identity.pid, identity.started, port, accelerator, spec.name, fd)
     write_atomic(spec.runtime / "hypervisor.json", msgspec.json.encode(booted))
 
 
@@ -224,6 +335,53 @@ async def _link_port(monitor: Monitor) -> int:
             layer="hypervisor",
         )
     return port
+
+
+def _memory_images(system: str) -> MemoryImages:
+    """QEMU on Windows cannot save what WHPX runs (MEASURED.md)."""
+    if system == "win32":
+        return MemoryImages.NONE
+    return MemoryImages.SHARED if system == "linux" else MemoryImages.STREAMED
+
+
+def _memory_fd(pid: int) -> int:
+    """The number that the guest's shared memory has in QEMU, or -1."""
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):  # it was closed meanwhile
+            if str(link.readlink()).startswith("/memfd:proa-"):
+                return int(link.name)
+    return -1
+
+
+def _memory_of(booted: Booted) -> int | None:
+    """Our own descriptor of a running guest's shared memory."""
+    if booted.memory_fd < 0:
+        return None
+    try:
+        return os.open(f"/proc/{booted.pid}/fd/{booted.memory_fd}", os.O_RDONLY)
+    except OSError as error:
+        log.warning("%s: its memory cannot be reached: %s", booted.name, error)
+        return None
+
+
+def _close(fd: int | None) -> None:
+    if fd is not None and fd >= 0:
+        os.close(fd)
+
+
+async def _fill(memory: int | None, image: Path) -> None:
+    if memory is not None:
+        await asyncio.to_thread(migration.copy_in, image, memory)
+
+
+def _not_loaded(why: str) -> ProaError:
+    return ProaError(
+        "memory-load-failed", "the machine's memory could not be loaded", why=why, layer="hypervisor"
+    )
+
+
+def _not_probed() -> ProaError:
+    return ProaError("not-probed", "the driver was not asked for an accelerator", layer="hypervisor")
 
 
 def _missing(why: str) -> ProaError:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from pathlib import Path
 
 from proa.drivers.base import ExitReason, Stall
+from proa.drivers.qemu import migration
 from proa.drivers.qemu.console import ConsoleReader
 from proa.drivers.qemu.monitor import Monitor
 from proa.model.errors import ProaError
+from proa.system.memory import resident_memory
 from proa.system.processes import ProcessIdentity, kill, wait_end
+from proa.system.sparse import allocated
 from proa.system.tasks import Tasks
 
 IO_ERROR = "io-error"  # qapi/run-state.json: the last write failed, and the guest was paused for it
@@ -24,12 +29,15 @@ class QemuProcess:
         console: ConsoleReader,
         accelerator: str,
         link_port: int,
+        memory: int | None = None,
     ) -> None:
+        """`memory` is a descriptor of the guest's shared memory, ours to close."""
         self._identity = identity
         self._monitor = monitor
         self._console = console
         self._accelerator = accelerator
         self._link_port = link_port
+        self._memory = memory
         self._tasks = Tasks(f"qemu {identity.pid}")
         self.ended: asyncio.Future[ExitReason] = asyncio.get_running_loop().create_future()
         self._tasks.start(self._watch(), name="end")
@@ -74,8 +82,35 @@ class QemuProcess:
         )
         return Stall.NO_SPACE if "nospace" in told else Stall.FAILED
 
+    async def has_guest(self) -> bool:
+        status = await self._monitor.execute("query-status")
+        return isinstance(status, dict) and status.get("status") not in ("prelaunch", "inmigrate")
+
     async def resume(self) -> None:
         await self._monitor.execute("cont")
+
+    async def pause(self) -> None:
+        await self._monitor.execute("stop")
+
+    def memory_in_use(self) -> int:
+        return resident_memory(self.pid) if self._memory is None else allocated(self._memory)
+
+    async def load(self, state: int, *, shared: bool) -> None:
+        """Take the state from a descriptor that this process inherited. Raises ProaError."""
+        try:
+            await migration.load(self._monitor, state, shared=shared)
+        except ProaError as error:
+            if error.code != "memory-load-failed":
+                raise ProaError(
+                    "memory-load-failed",
+                    "QEMU could not load the machine's memory",
+                    why=str(error),
+                    layer="hypervisor",
+                ) from error
+            raise
+
+    async def save(self, folder: Path) -> None:
+        await migration.save(self._monitor, folder, self._memory)
 
     async def quit(self, timeout: float = 10.0) -> None:
         """Asks, then kills what is proved to be this QEMU. Safe to call twice."""
@@ -92,4 +127,7 @@ class QemuProcess:
     async def detach(self) -> None:
         await self._tasks.close()
         self._console.close()
+        if self._memory is not None:
+            os.close(self._memory)
+            self._memory = None
         await self._monitor.close()

@@ -67,6 +67,14 @@ class Monitor:
         except (QMPError, OSError, TimeoutError) as error:
             raise _silent(str(error) or f"no answer to {command} within {TIMEOUT:.0f} s") from error
 
+    async def hand_over(self, name: str, fd: int) -> None:
+        """Give QEMU a descriptor under a name, for `fd:NAME`. Raises ProaError as `execute` does."""
+        try:
+            self._client.send_fd_scm(fd)
+        except (QMPError, OSError, AssertionError) as error:
+            raise _silent(str(error)) from error
+        await self.execute("getfd", {"fdname": name})
+
     async def close(self) -> None:
         try:
             async with asyncio.timeout(TIMEOUT):

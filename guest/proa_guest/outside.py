@@ -1,0 +1,192 @@
+"""Ends TCP connections to the outside after a restore: their other ends are gone, and a reader would hang.
+
+Through the kernel's own socket diagnosis (linux/sock_diag.h, linux/inet_diag.h; SOCK_DESTROY), in
+every network namespace. Connections among containers, and those within a namespace, stay.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import ipaddress
+import os
+import socket
+import struct
+from collections.abc import Iterator
+
+NETLINK_SOCK_DIAG = 4
+SOCK_DIAG_BY_FAMILY, SOCK_DESTROY = 20, 21
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 1, 4, 0x300
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+# All but closed (7), listening (10), waiting for stragglers (6) and half open (12): net/tcp_states.h.
+STATES = sum(1 << state for state in (1, 2, 3, 4, 5, 8, 9, 11))
+_HEAD = struct.Struct("=IHHII")
+_REQUEST = struct.Struct("=BBBBI48s")
+_ID_AT, _ID_SIZE = 4, 48  # struct inet_diag_sockid inside inet_diag_msg
+OUTSIDE_CARD = "eth0"
+
+
+def end_all(*, everywhere: bool) -> int:
+    """End all connections to the outside, in all namespaces or in this one; how many. Raises OSError."""
+    inside = _Inside()
+    if not everywhere:
+        return _end_here(inside)
+    own = os.open("/proc/self/ns/net", os.O_RDONLY)
+    ended = 0
+    try:
+        for path in _namespaces():
+            try:
+                there = os.open(path, os.O_RDONLY)
+            except OSError:
+                continue  # its process has ended
+            try:
+                os.setns(there, os.CLONE_NEWNET)
+                ended += _end_here(inside)
+            finally:
+                os.close(there)
+                os.setns(own, os.CLONE_NEWNET)
+    finally:
+        os.close(own)
+    return ended
+
+
+def _namespaces() -> list[str]:
+    """One path for each network namespace that a process is in."""
+    found: dict[str, str] = {}
+    with os.scandir("/proc") as entries:
+        for entry in entries:
+            if entry.name.isdigit():
+                path = f"/proc/{entry.name}/ns/net"
+                try:
+                    found.setdefault(os.readlink(path), path)  # noqa: PTH115
+                except OSError:
+                    continue  # it has ended
+    return list(found.values())
+
+
+Routes = list[tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, str]]
+
+
+def read_routes(ipv4: str, ipv6: str) -> Routes:
+    """Networks and their cards from /proc/net/route and ipv6_route (proc(5))."""
+    found: Routes = []
+    for line in ipv4.splitlines()[1:]:
+        words = line.split()
+        address, mask = (int.from_bytes(bytes.fromhex(word), "little") for word in (words[1], words[7]))
+        found.append((ipaddress.IPv4Network((address, mask.bit_count())), words[0]))
+    for line in ipv6.splitlines():
+        words = line.split()
+        network = (int(words[0], 16), int(words[1], 16))
+        found.append((ipaddress.IPv6Network(network, strict=False), words[9]))
+    return found
+
+
+def is_outside(address: str, routes: Routes, own: str) -> bool:
+    """Whether the guest's first namespace leads to `address` through its card to the outside."""
+    peer: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(address)
+    if isinstance(peer, ipaddress.IPv6Address) and peer.ipv4_mapped is not None:
+        peer = peer.ipv4_mapped
+    if peer.is_loopback or peer.is_unspecified or str(peer) == own:
+        return False
+    leads = [(network.prefixlen, card) for network, card in routes if peer in network]
+    return not leads or max(leads)[1] in (OUTSIDE_CARD, "lo")
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="ascii") as file:  # noqa: PTH123
+            return file.read()
+    except OSError:
+        return ""  # a kernel without IPv6 has no such table
+
+
+def _own_address() -> str:
+    """The IPv4 address of the card to the outside, empty where it has none."""
+    asked = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        # struct ifreq; SIOCGIFADDR of linux/sockios.h
+        answer = fcntl.ioctl(asked, 0x8915, struct.pack("256s", OUTSIDE_CARD.encode()))
+    except OSError:
+        return ""
+    finally:
+        asked.close()
+    return socket.inet_ntoa(answer[20:24])
+
+
+class _Inside:
+    """Which addresses are reached without leaving the guest, as its own namespace routes them."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, bool] = {}
+        self._own = _own_address()
+        net = "/proc/thread-self/net"
+        self._routes = read_routes(_read(f"{net}/route"), _read(f"{net}/ipv6_route"))
+
+    def __contains__(self, address: str) -> bool:
+        if address not in self._known:
+            self._known[address] = not is_outside(address, self._routes, self._own)
+        return self._known[address]
+
+
+def _end_here(inside: _Inside) -> int:
+    """End the connections of this thread's namespace that lead outside; how many."""
+    asked = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG)
+    try:
+        asked.settimeout(10.0)
+        asked.bind((0, 0))
+        ended = 0
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for identity in list(_connections(asked, family)):
+                if _peer(family, identity) not in inside:
+                    ended += _destroy(asked, family, identity)
+        return ended
+    finally:
+        asked.close()
+
+
+def _peer(family: int, identity: bytes) -> str:
+    size = 4 if family == socket.AF_INET else 16
+    return socket.inet_ntop(family, identity[20 : 20 + size])
+
+
+def _ask(asked: socket.socket, kind: int, flags: int, family: int, identity: bytes) -> None:
+    body = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, STATES, identity)
+    asked.send(_HEAD.pack(_HEAD.size + len(body), kind, NLM_F_REQUEST | flags, 1, 0) + body)
+
+
+def _connections(asked: socket.socket, family: int) -> Iterator[bytes]:
+    """The identities (struct inet_diag_sockid) of a family's connections."""
+    _ask(asked, SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, family, bytes(_ID_SIZE))
+    while True:
+        for kind, body in _messages(asked.recv(1 << 16)):
+            if kind == NLMSG_DONE:
+                return
+            if kind == NLMSG_ERROR:
+                raise _failure(body)
+            yield body[_ID_AT : _ID_AT + _ID_SIZE]
+
+
+def _destroy(asked: socket.socket, family: int, identity: bytes) -> int:
+    """1 where it was ended, 0 where it had ended by itself."""
+    _ask(asked, SOCK_DESTROY, NLM_F_ACK, family, identity)
+    for kind, body in _messages(asked.recv(1 << 16)):
+        if kind == NLMSG_ERROR and (error := _failure(body)).errno not in (0, errno.ENOENT):
+            raise error
+        return 1 if _failure(body).errno == 0 else 0
+    return 0
+
+
+def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+    at = 0
+    while at + _HEAD.size <= len(data):
+        size, kind, _, _, _ = _HEAD.unpack_from(data, at)
+        if size < _HEAD.size:
+            return
+        yield kind, data[at + _HEAD.size : at + size]
+        at += (size + 3) & ~3
+
+
+def _failure(body: bytes) -> OSError:
+    """struct nlmsgerr begins with the error, negative; 0 is an acknowledgement."""
+    number = -int.from_bytes(body[:4], "little", signed=True)
+    return OSError(number, os.strerror(number))

@@ -1,0 +1,163 @@
+"""What the guest does around a memory image: stand still before it, mend itself after it.
+
+Orders of the control stream (`op`), each answered when it is done:
+
+    freeze       stop the processes of all containers        -> late: names that did not stop in time
+    sync         write all file systems out                  -> done
+    thaw         let them go on                              -> done
+    wake         time, seed, nonce, everywhere: clock, random pool, new link secret, old link streams closed,
+                 connections to the outside ended (`everywhere`: of containers too) -> ended
+    halt         stop all containers gracefully, and note those that a reboot would bring back -> stopped
+    bring-back   start what was noted                        -> started, not_started
+
+`wake` renews the link's secret: both sides derive it from the old one and the nonce (wire.renewed), so
+that it never crosses the wire.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import time
+from collections.abc import Callable
+
+from proa_guest import outside, wire
+from proa_guest.containers import Containers
+
+CGROUPS = "/sys/fs/cgroup"
+FREEZE_TIMEOUT = 5.0  # seconds; a process in the middle of slow I/O stops a little later
+# Seconds of running after which containers go on by themselves, should the host have died meanwhile.
+# The clock stands still while the machine sleeps.
+FORGOTTEN = 45.0
+# linux/random.h: _IOW('R', 0x03, int[2]) and _IO('R', 0x07)
+RNDADDENTROPY, RNDRESEEDCRNG = 0x40085203, 0x5207
+MOST_SEED = 512
+
+
+class Sleeper:
+    """The guest's part of a save and of a restore."""
+
+    def __init__(self, containers: Containers, cgroups: str = CGROUPS) -> None:
+        self._containers = containers
+        self._cgroups = cgroups
+        self._frozen: list[str] | None = None  # None: not known, an earlier agent may have frozen some
+
+    def orders(self) -> dict[str, Callable[[dict[str, object]], dict[str, object]]]:
+        """By name; each blocks until it is done. Raises OSError, wire.WireError."""
+        return {
+            "sync": self._sync,
+            "thaw": self._thaw,
+            "halt": self._halt,
+            "bring-back": self._bring_back,
+        }
+
+    # -- standing still -----------------------------------------------------------------------
+
+    def freeze(self, content: dict[str, object]) -> dict[str, object]:
+        """Stop all containers' processes, within FREEZE_TIMEOUT."""
+        groups = self._groups()
+        self._frozen = groups
+        for group in groups:
+            self._write(group, "1")
+        deadline = time.monotonic() + FREEZE_TIMEOUT
+        late = groups
+        while late and time.monotonic() < deadline:
+            late = [group for group in late if not self._stands_still(group)]
+            if late:
+                time.sleep(0.005)
+        return {"late": late}
+
+    def forgotten(self) -> None:
+        """Nobody said how a freeze goes on: containers do, by themselves."""
+        if self._frozen:
+            self._thaw({})
+
+    def _thaw(self, content: dict[str, object]) -> dict[str, object]:
+        for group in self._groups() if self._frozen is None else self._frozen:
+            self._write(group, "0")
+        self._frozen = []
+        return {"done": True}
+
+    def _sync(self, content: dict[str, object]) -> dict[str, object]:
+        os.sync()
+        return {"done": True}
+
+    def _groups(self) -> list[str]:
+        """The topmost control groups that hold containers, and none of ours."""
+        ours = _own_groups()
+        with os.scandir(self._cgroups) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir() and entry.name not in ours)
+
+    def _write(self, group: str, value: str) -> None:
+        try:
+            with open(f"{self._cgroups}/{group}/cgroup.freeze", "w", encoding="ascii") as file:  # noqa: PTH123
+                file.write(value)
+        except FileNotFoundError:
+            return  # its last container has ended
+
+    def _stands_still(self, group: str) -> bool:
+        try:
+            with open(f"{self._cgroups}/{group}/cgroup.events", encoding="ascii") as file:  # noqa: PTH123
+                words = file.read().split()
+        except FileNotFoundError:
+            return True
+        told = dict(zip(words[::2], words[1::2], strict=False))
+        return told.get("frozen") == "1" or told.get("populated") == "0"
+
+    # -- containers ---------------------------------------------------------------------------
+
+    def _halt(self, content: dict[str, object]) -> dict[str, object]:
+        timeout = content.get("timeout")
+        if not isinstance(timeout, (int, float)) or not 0 < timeout < 3600:
+            raise wire.WireError("that is no timeout")
+        return self._containers.halt(float(timeout))
+
+    def _bring_back(self, content: dict[str, object]) -> dict[str, object]:
+        self._thaw({})  # one that a client started in the last moment
+        return self._containers.bring_back()
+
+
+def mend(content: dict[str, object]) -> int:
+    """Clock, random pool and connections to the outside, after a restore; how many of those were ended."""
+    now, seed = content.get("time"), content.get("seed")
+    if not isinstance(now, (int, float)) or not 0 < now < 1 << 40 or not isinstance(seed, str):
+        raise wire.WireError("that is no time, or no seed")
+    time.clock_settime(time.CLOCK_REALTIME, now)
+    try:
+        fresh = bytes.fromhex(seed)[:MOST_SEED]
+    except ValueError as error:
+        raise wire.WireError("that is no seed") from error
+    reseed(fresh)
+    return outside.end_all(everywhere=content.get("everywhere") is not False)
+
+
+def reseed(fresh: bytes) -> None:
+    """Two guests from one image must not draw the same numbers: mix in what the host has drawn now."""
+    pool = os.open("/dev/random", os.O_WRONLY)
+    try:
+        # struct rand_pool_info: bits of entropy, bytes, the bytes.
+        fcntl.ioctl(pool, RNDADDENTROPY, struct.pack("ii", len(fresh) * 8, len(fresh)) + fresh)
+        fcntl.ioctl(pool, RNDRESEEDCRNG)
+    finally:
+        os.close(pool)
+
+
+def _own_groups() -> set[str]:
+    """Topmost control groups of process 1 and its children: the engine, its shims, the guest's services."""
+    found = set()
+    with os.scandir("/proc") as entries:
+        pids = [entry.name for entry in entries if entry.name.isdigit()]
+    for pid in pids:
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123
+                # proc(5): behind the name in brackets come the state and the parent's pid.
+                parent = file.read().rpartition(b") ")[2].split()[1]
+            if parent != b"1" and pid not in ("1", str(os.getpid())):
+                continue
+            with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
+                path = file.read().strip().rpartition("::")[2]
+        except (OSError, IndexError):
+            continue  # it has ended
+        found.add(path.strip("/").partition("/")[0])
+    return found

@@ -1,0 +1,1 @@
+"""Memory images: how a machine falls asleep and wakes."""

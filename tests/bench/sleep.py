@@ -1,0 +1,165 @@
+"""Sleep: warm starts and wakes beside cold starts, what a stop and a suspend take, what a sleeper costs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from proa.machine.sleep.images import ImageFolder
+from tests.bench import starts
+from tests.bench.figures import Figure
+from tests.bench.world import World, seconds
+from tests.support.commands import run
+from tests.support.homes import PROA, wait_until
+from tests.support.registry import free_port
+
+ROUNDS = 5
+QUIET = 60.0  # seconds over which a sleeping machine's agent is watched
+MIB = 1 << 20
+FULL = 512 * MIB  # memory in use when it is suspended
+LOAD = 1024  # MiB that are written and freed
+
+
+def measure(world: World) -> list[Figure]:
+    if not world.cold_starts:
+        starts.measure(world)
+    cold, stock = world.cold_starts[-1]
+    world.home.ok("start")
+    warm, stops = _warm(world)
+    without_agent = statistics.median(_start_without_agent(world) for _ in range(ROUNDS))
+    figures = [
+        Figure("warm start over a stock cold start", warm, "s", 1 / 50, stock),
+        Figure("warm start over our cold start", warm, "s", 1 / 20, cold),
+        Figure("warm start without an agent, more", without_agent - warm, "s", 0.5),
+        Figure("stop without containers", stops, "s", 1.5),
+    ]
+    figures += _wakes(world, warm)
+    figures += _full(world)
+    figures += _given_back(world)
+    world.home.ok("stop", "--cold")
+    return figures
+
+
+def _median(rounds: int, before: Callable[[], object], timed: Callable[[], float]) -> float:
+    """The first round does not count."""
+    found = []
+    for number in range(rounds + 1):
+        before()
+        taken = timed()
+        if number:
+            found.append(taken)
+    return statistics.median(found)
+
+
+def _answered_start(world: World) -> float:
+    taken = seconds([PROA, "start"], world.home.environ)
+    return taken + seconds([world.docker, "version"], world.docker_environ)
+
+
+def _warm(world: World) -> tuple[float, float]:
+    stops: list[float] = []
+
+    def stop() -> None:
+        stops.append(seconds([PROA, "stop"], world.home.environ))
+
+    warm = _median(ROUNDS, stop, lambda: _answered_start(world))
+    world.say(f"the agent's log: {_last_wake(world)}")
+    return warm, statistics.median(stops[1:])
+
+
+def _last_wake(world: World) -> str:
+    log = (world.home.folder / "logs/agent.log").read_text()
+    return next((line for line in reversed(log.splitlines()) if "woken: " in line), "")
+
+
+def _start_without_agent(world: World) -> float:
+    world.home.ok("stop")
+    pid = world.home.agent_pid()
+    assert pid is not None
+    os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: world.home.agent_pid() is None, 20, "the agent ended")
+    return _answered_start(world)
+
+
+def _wakes(world: World, warm: float) -> list[Figure]:
+    port = free_port()
+    argv = [str(world.docker), "run", "-d", "--name", "page", "-p", f"{port}:80", "proa/welcome"]
+    run(argv, timeout=120, env=world.docker_environ).check()
+    page = f"http://127.0.0.1:{port}/"
+    wait_until(lambda: run(["curl", "-sf", page], timeout=20).status == 0, 60, "the page is there")
+
+    def suspend() -> str:
+        return world.home.ok("suspend")
+
+    listed = _median(ROUNDS, suspend, lambda: seconds([world.docker, "ps"], world.docker_environ))
+    fetched = _median(ROUNDS, suspend, lambda: seconds(["curl", "-sf", page], world.home.environ))
+    suspend()
+    spent = _agents_cpu(world)
+    assert world.home.hypervisors() == [], "nothing runs while it sleeps"
+    run([str(world.docker), "rm", "-f", "page"], timeout=120, env=world.docker_environ).check()
+    return [
+        Figure("docker ps of a sleeping machine over a warm start", listed, "s", 1.2, warm),
+        Figure("a page of a sleeping machine over a warm start", fetched, "s", 1.2, warm),
+        Figure(f"CPU of the agent over {QUIET:.0f} s of sleep", spent, "s", 0.01),
+    ]
+
+
+def _agents_cpu(world: World) -> float:
+    """Seconds of CPU that the agent uses while nobody asks for anything."""
+    pid = world.home.agent_pid()
+
+    def used() -> int:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+        return int(fields[11]) + int(fields[12])  # proc(5): utime and stime, without the first two fields
+
+    time.sleep(2)  # the end of the suspend itself
+    before = used()
+    time.sleep(QUIET)
+    return (used() - before) / os.sysconf("SC_CLK_TCK")
+
+
+def _full(world: World) -> list[Figure]:
+    """Suspend with 512 MiB in use, and how large the image is beside them."""
+    fill = max(0, FULL - _in_use(world)) // MIB
+    world.home.ok("shell", "--", "dd", "if=/dev/urandom", "of=/run/fill", "bs=1M", f"count={fill}")
+    used = _in_use(world)
+    taken = seconds([PROA, "suspend"], world.home.environ)
+    machine = world.home.folder / "machines/default"
+    header = ImageFolder(machine, machine / "data.qcow2").peek()
+    assert header is not None
+    world.say(f"{used // MIB} MiB in use, image {header.bytes // MIB} MiB")
+    world.home.ok("start")
+    world.home.ok("shell", "--", "rm", "/run/fill")
+    return [
+        Figure("suspend with 512 MiB in use", taken, "s", 2.0),
+        Figure("memory image over memory in use", header.bytes / MIB, "MiB", 1.3, used / MIB),
+    ]
+
+
+def _in_use(world: World) -> int:
+    """Bytes of the guest's memory that are not free: caches count, as they are kept."""
+    table = dict(
+        line.split(":") for line in world.home.ok("shell", "--", "cat", "/proc/meminfo").splitlines() if line
+    )
+    total, free = (int(table[name].split()[0]) << 10 for name in ("MemTotal", "MemFree"))
+    return total - free
+
+
+def _given_back(world: World) -> list[Figure]:
+    """1 GiB written and freed inside, after a restore: what the host still holds 30 s later."""
+    before = _held(world)
+    load = f"import mmap; m = mmap.mmap(-1, {LOAD} << 20)\nfor at in range(0, len(m), 4096): m[at] = 1"
+    world.home.ok("shell", "--", "python3", "-c", load, timeout=300)
+    deadline = time.monotonic() + 30
+    while (after := _held(world)) > before * 1.15 and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return [Figure("memory held 30 s after 1 GiB was freed", after / MIB, "MiB", 1.15, before / MIB)]
+
+
+def _held(world: World) -> int:
+    status = Path(f"/proc/{world.home.hypervisors()[0]}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) << 10
