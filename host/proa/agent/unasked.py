@@ -50,10 +50,19 @@ class UnaskedStart:
             await asyncio.shield(self._task)
 
     async def stop_until_used(self) -> None:
-        """Stop it in order, so that the first request of the next session starts it again."""
+        """Suspend it, or stop it in order: the first request of the next session brings it back."""
         name = self._machine.name
+
+        def say(step: str, message: str, fraction: float | None) -> None:
+            log.info("%s: %s", name, message)
+
         try:
-            await self._machine.stop(lambda step, message, fraction: log.info("%s: %s", name, message))
+            await self._machine.suspend(say)
+            return
+        except ProaError as error:
+            log.info("%s: is stopped, as it cannot be suspended: %s", name, error)
+        try:
+            await self._machine.stop(say)
         except ProaError as error:
             log.warning("%s: was not stopped in order: %s", name, error)
         # Not of this boot: that would make it one that the user stopped.

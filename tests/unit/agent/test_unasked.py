@@ -29,6 +29,7 @@ class FakeMachine:
         self.session: object | None = None
         self.starts = 0
         self.fails = False
+        self.can_suspend = True
         self.gate = asyncio.Event()
         self._store = store
 
@@ -40,6 +41,12 @@ class FakeMachine:
             raise ProaError("image-missing", "there is no guest image")
         self.session = object()
         self._remember("running")
+
+    async def suspend(self, say: Any) -> None:
+        if not self.can_suspend:
+            raise ProaError("cannot-suspend", "this machine cannot be suspended")
+        self.session = None
+        self._remember("stopped")
 
     async def stop(self, say: Any) -> None:
         self.session = None
@@ -135,6 +142,7 @@ async def test_a_start_that_failed_is_not_tried_with_every_request(world: World)
 async def test_what_the_end_of_a_session_stopped_starts_when_it_is_used_again(world: World) -> None:
     first = world.agent(intent="running", boot_id=boot_id())
     world.machine.session = object()
+    world.machine.can_suspend = False
     await first.stop_until_used()
     assert world.machine.session is None
     world.machine.gate.set()
@@ -142,6 +150,15 @@ async def test_what_the_end_of_a_session_stopped_starts_when_it_is_used_again(wo
     async with asyncio.timeout(20):
         await second.on_request()
     assert world.machine.starts == 1
+
+
+async def test_what_the_end_of_a_session_suspended_is_left_to_its_wake(world: World) -> None:
+    first = world.agent(intent="running", boot_id=boot_id())
+    world.machine.session = object()
+    await first.stop_until_used()
+    assert world.machine.session is None
+    await world.agent().on_request()
+    assert world.machine.starts == 0
 
 
 async def test_a_config_that_cannot_be_read_starts_nothing(world: World) -> None:
