@@ -7,7 +7,6 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Protocol
 
 from proa.drivers.base import Driver, ExitReason
 from proa.images.store import ImageStore
@@ -15,7 +14,7 @@ from proa.link.stream import LinkStream
 from proa.machine import adoption, health, last_logs, readiness
 from proa.machine.booting import Booter, Say
 from proa.machine.guardian import Guardian
-from proa.machine.lifecycle import Facts, derive, died, rebooted
+from proa.machine.lifecycle import died, rebooted
 from proa.machine.memo import Memo
 from proa.machine.session import POWER_OFF_TIMEOUT, Session
 from proa.machine.sleep.idle import OpenStreams
@@ -23,9 +22,10 @@ from proa.machine.sleep.images import Kind, SavedPort
 from proa.machine.sleep.order import Step
 from proa.machine.sleep.sleeper import MustBootCold, Sleeper
 from proa.machine.store import MachineStore
+from proa.machine.view import AskEngine, View
 from proa.model.errors import ProaError
 from proa.model.events import Emit, EventKind
-from proa.model.machine import EngineInfo, MachineConfig, MachineState, MachineStatus
+from proa.model.machine import MachineConfig, MachineState, MachineStatus
 from proa.model.problem import Problem
 from proa.system.memory import free_disk
 from proa.system.paths import MachinePaths, Places
@@ -35,19 +35,8 @@ from proa.system.tasks import Tasks
 log = logging.getLogger("proa.machine")
 
 GO_ON_TIMEOUT = 5.0  # seconds for a paused guest to show that its disk can be written now
-PING_TIMEOUT = 2.0  # seconds; an engine that needs longer to answer a ping is not well
 HALT_MARGIN = 10.0  # seconds for the guest's answer after its containers' own time to end
 BY_HAND = "proa start"
-
-
-class Engine(Protocol):
-    """What a machine asks of its engine."""
-
-    async def version(self) -> str:
-        """Raises ProaError where it does not answer."""
-
-    async def ping(self) -> None:
-        """Raises ProaError where it does not answer."""
 
 
 class Machine:
@@ -61,7 +50,7 @@ class Machine:
         store: MachineStore,
         images: ImageStore,
         driver: Driver,
-        engine: Callable[[Callable[[], Awaitable[LinkStream]]], Engine],
+        engine: AskEngine,
         on_up: Callable[[Session], Awaitable[None]],
         on_down: Callable[[], Awaitable[None]],
         emit: Emit,
@@ -81,6 +70,7 @@ class Machine:
         self._emit = emit
         self._memo = Memo(store, name)
         self._guardian = Guardian(self, emit)
+        self._view = View(self, store, self._memo, self._guardian, engine)
         self._on_asleep = on_asleep or on_down
         self._ports = ports
         self.sleeper = Sleeper(name, self.paths, driver)
@@ -92,7 +82,7 @@ class Machine:
         self._deleted = False
         self._adoption: asyncio.Task[None] | None = None
         self._busy = asyncio.Lock()
-        self._operation: MachineState | None = None
+        self.operation: MachineState | None = None  # what is being done to it
         self._settled = asyncio.Event()
         self._settled.set()
         self._tasks = Tasks(f"machine {name}")
@@ -115,7 +105,7 @@ class Machine:
         if problem and self.session and await self.session.hypervisor.stall() is not None:
             raise problem.error()
         if self.session is None:
-            state, problem = derive(self.name, self._facts())
+            state, problem = self._view.state()
             raise ProaError(
                 "machine-not-running",
                 f"the machine {self.name!r} is {state}",
@@ -128,7 +118,7 @@ class Machine:
 
     def config(self) -> MachineConfig:
         """What `machine.toml` says, or the defaults where it cannot be read."""
-        return self._config()[0]
+        return self._view.config()[0]
 
     @property
     def suspended(self) -> bool:
@@ -138,7 +128,7 @@ class Machine:
 
     @property
     def is_suspending(self) -> bool:
-        return self._operation is MachineState.SUSPENDING
+        return self.operation is MachineState.SUSPENDING
 
     async def _wake(self, by: str) -> None:
         """However many ask at once, it is woken once. Raises ProaError."""
@@ -148,34 +138,13 @@ class Machine:
 
     async def status(self) -> MachineStatus:
         """What is, from facts. Never raises: what cannot be read is in `problem`."""
-        config, problem = self._config()
-        answers = await self._ping() if self._operation is None else False
-        state, why = derive(self.name, self._facts(config_problem=problem, engine_answers=answers))
-        session = self.session
-        asleep = self.sleeper.asleep() if session is None else None
-        version = session.engine_version if session else asleep.engine_version if asleep else ""
-        return MachineStatus(
-            name=self.name,
-            state=state,
-            problem=why,
-            driver=config.driver,
-            accelerator=session.hypervisor.accelerator if session else "",
-            engine=EngineInfo(version=version, socket=str(self.paths.engine_socket)),
-            started_with=session.started_with if session else "",
-            start_seconds=session.start_seconds if session else None,
-            cpus=config.cpus,
-            memory=config.memory,
-            disk=config.disk,
-            pid=session.hypervisor.pid if session else None,
-            asleep_since=asleep.saved if asleep and state is MachineState.SUSPENDED else None,
-            woken_by=self._memo.record.woken_by,
-        )
+        return await self._view.status()
 
     async def start(self, say: Say, *, by: str = BY_HAND) -> MachineStatus:
         """Wake or boot it and wait until the engine answers; nothing to do where it answers already."""
         await self._guardian.command(MachineState.STARTING)
         async with self._doing(MachineState.STARTING, say):
-            if self.session is not None and not (self.session.engine_version and await self._ping()):
+            if self.session is not None and not (self.session.engine_version and await self._view.ping()):
                 await self._go_on(self.session, say)
                 await self._finish_start(self.session, say)
             elif self.session is None:
@@ -215,9 +184,9 @@ class Machine:
         """A machine that is not well, or whose config changed, is booted anew all the same."""
         await self._call_off()
         async with self._doing(MachineState.STOPPING, say):
-            unwell = self.session is not None and not await self._ping()
+            unwell = self.session is not None and not await self._view.ping()
             await self._stop(say, cold=cold or unwell, force=force)
-            self._operation = MachineState.STARTING
+            self.operation = MachineState.STARTING
             self._settled.clear()
             await self._start_or_fail(say, "proa restart")
         return await self.status()
@@ -273,7 +242,7 @@ class Machine:
         record = self._memo.record
         if record.intent == "stopped":  # its record was lost, or it was just woken: what runs is wanted
             self._memo.change(intent="running", boot_id=boot_id())
-        self._operation = MachineState.STARTING
+        self.operation = MachineState.STARTING
         self._settled.clear()
         session = self.session = Session(self.name, found.hypervisor, found.secret)
         session.started_with = record.started_with or "cold"
@@ -309,7 +278,7 @@ class Machine:
     @contextlib.asynccontextmanager
     async def _doing(self, operation: MachineState, say: Say) -> AsyncIterator[None]:
         if self._busy.locked():
-            say("wait", f"waiting: {self.name!r} is {self._operation or 'busy'}", None)
+            say("wait", f"waiting: {self.name!r} is {self.operation or 'busy'}", None)
         async with self._busy:
             if self._deleted:
                 raise ProaError(
@@ -317,13 +286,13 @@ class Machine:
                     f"the machine {self.name!r} was deleted meanwhile",
                     hint=f"make and start a new one: proa start {self.name}",
                 )
-            self._operation = operation
+            self.operation = operation
             if operation in (MachineState.STARTING, MachineState.SUSPENDING):
                 self._settled.clear()
             try:
                 yield
             finally:
-                self._operation = None
+                self.operation = None
                 self._settled.set()
 
     async def _start_or_fail(self, say: Say, by: str) -> None:
@@ -424,7 +393,7 @@ class Machine:
         await session.hypervisor.resume()
         deadline = time.monotonic() + GO_ON_TIMEOUT
         while (stall := await session.hypervisor.stall()) is None and time.monotonic() < deadline:
-            if await self._ping():
+            if await self._view.ping():
                 return
             await asyncio.sleep(0.1)
         if stall is not None:
@@ -443,7 +412,7 @@ class Machine:
                 self._emit(EventKind.PROBLEM, "it was taken over, but is not well", problem=Problem.of(error))
                 self._guardian.up(session)
             finally:
-                self._operation = None
+                self.operation = None
                 self._settled.set()
         if self._memo.record.intent == "stopping" and self.session is session:
             # The agent before this one was at it when it died.
@@ -470,7 +439,7 @@ class Machine:
 
     async def _stop_warm(self, session: Session, say: Say) -> None:
         """Raises ProaError, and the machine runs, with its containers stopped or not."""
-        if not session.control.can_sleep or not await self._ping():
+        if not session.control.can_sleep or not await self._view.ping():
             raise ProaError("engine-silent", "the guest or its engine does not answer", layer="engine")
         # Before the first step: whatever becomes of this agent, the next one does not start it again.
         self._memo.change(intent="stopping", boot_id=boot_id())
@@ -577,52 +546,6 @@ class Machine:
     def _ended(self, problem: Problem) -> None:
         if self._memo.record.intent == "running":
             self._guardian.ended(problem)
-
-    # -- facts -------------------------------------------------------------------------------
-
-    def _facts(self, *, config_problem: Problem | None = None, engine_answers: bool = False) -> Facts:
-        record = self._memo.record
-        session = self.session
-        try:
-            alive = session is not None or self._store.is_alive(self.name)
-        except ProaError as error:
-            alive, config_problem = False, config_problem or Problem.of(error)
-        return Facts(
-            exists=self._store.exists(self.name),
-            operation=self._operation,
-            alive=alive,
-            suspended=self.suspended,
-            engine_answers=engine_answers,
-            config_problem=config_problem,
-            health_problem=(self._guardian.problem or self._health()) if session else None,
-            notice=self._guardian.notice(),
-            recovering=self._guardian.recovering,
-            wanted_running=record.intent == "running" and record.boot_id == boot_id(),
-            last_problem=record.problem,
-        )
-
-    def _health(self) -> Problem | None:
-        """What the guest's last word says is wrong, where it says so."""
-        latest = self.session.control.latest if self.session else None
-        error = readiness.hopeless(latest) if latest else None
-        return Problem.of(error) if error else None
-
-    def _config(self) -> tuple[MachineConfig, Problem | None]:
-        try:
-            return self._store.load(self.name), None
-        except ProaError as error:
-            return MachineConfig(name=self.name, cpus=0, memory=0, disk=0, driver=""), Problem.of(error)
-
-    async def _ping(self) -> bool:
-        session = self.session
-        if session is None:
-            return False
-        try:
-            async with asyncio.timeout(PING_TIMEOUT):
-                await self._engine(lambda: session.pool.open("engine")).ping()
-        except (ProaError, TimeoutError):
-            return False
-        return True
 
 
 def _quietly(step: str, message: str, fraction: float | None) -> None:
