@@ -28,7 +28,7 @@ def status(argv: list[str], environ: Mapping[str, str]) -> str | None:
     """What `proa status` with these arguments prints; None where the verb itself must look into it."""
     as_json = "--json" in argv
     names = [word for word in argv if word != "--json"]
-    if len(names) > 1 or len(argv) > 2 or sys.platform == "win32":
+    if len(names) > 1 or len(argv) > 2:
         return None
     name = names[0] if names else environ.get("PROA_MACHINE") or DEFAULT_MACHINE
     try:
@@ -45,6 +45,8 @@ def status(argv: list[str], environ: Mapping[str, str]) -> str | None:
 
 def _ask(folder: str, path: str, kind: str) -> str | None:
     """The body of a good answer of an agent of this very version."""
+    if sys.platform == "win32":
+        return None  # the named pipe is a later issue
     import _socket
 
     if os.stat(folder).st_uid != os.geteuid():
