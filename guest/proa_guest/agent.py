@@ -17,6 +17,7 @@ from proa_guest import wire
 from proa_guest.containers import Containers
 from proa_guest.control import ControlEnd, Facts, Order
 from proa_guest.execute import ExecEnd
+from proa_guest.housekeeping import keep_house
 from proa_guest.relay import End, reset
 from proa_guest.sleep import FORGOTTEN, Sleeper, mend
 
@@ -288,6 +289,8 @@ async def serve(config: dict[str, object], path: str) -> None:
     server = await asyncio.get_running_loop().create_server(lambda: Stream(agent), sock=listen(link))
     log(f"listening on {server.sockets[0].getsockname()}")
     agent.start(agent.facts.watch(), "watch")
+    if "disk" in config:  # else it is no guest of its own
+        agent.start(keep_house(str(config["disk"])), "housekeeping")
     await server.serve_forever()
 
 

@@ -6,6 +6,7 @@ import json
 import os
 
 from proa_guest.commands import CommandFailed, run
+from proa_guest.disk import MOUNT
 
 FW_CFG = "/sys/firmware/qemu_fw_cfg/by_name/opt/io.proa/config/raw"
 CONFIG = "/run/proa/config.json"
@@ -132,6 +133,7 @@ def take_config() -> dict[str, object]:
         "init_state": "/run/proa/init.json",
         "logs": "/var/log/proa",
         "beat": BEAT,
+        "disk": MOUNT,
     }
     _write(CONFIG, json.dumps(agent), 0o600)
     os.makedirs("/etc/docker", exist_ok=True)  # noqa: PTH103

@@ -9,17 +9,14 @@ from __future__ import annotations
 import concurrent.futures
 import itertools
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from proa.machine.sleep.order import RESTORE, SAVE, Step
-from tests.support.commands import start
-from tests.support.homes import REPOSITORY, Home, wait_until
+from tests.support.faults import faulty
+from tests.support.homes import Home, wait_until
 
 pytestmark = [pytest.mark.machine, pytest.mark.long, pytest.mark.timeout(1200)]
 
@@ -52,31 +49,6 @@ def home(image: Path) -> Iterator[Home]:
         home.import_image(image)
         home.ok("start")
         yield home
-
-
-@contextmanager
-def faulty(home: Home, how: str, step: Step, when: str) -> Iterator[None]:
-    """Until the block ends, the agent is one with a fault."""
-    _end_agent(home)
-    argv = [sys.executable, "-m", "tests.support.faulty_agent", how, step.name, when]
-    environ = {**home.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY}/host:{REPOSITORY}/guest"}
-    with start(argv, env=environ, stderr=subprocess.STDOUT, cwd=REPOSITORY) as process:
-        wait_until(lambda: _agent_answers(home, process.pid), 60, "the faulty agent answers")
-        yield
-    wait_until(lambda: home.agent_pid() != process.pid, 20, "the faulty agent ended")
-
-
-def _agent_answers(home: Home, pid: int) -> bool:
-    lock = home.folder / "run/agent.lock"
-    return (
-        lock.exists() and lock.read_text().strip() == str(pid) and (home.folder / "run/agent.sock").exists()
-    )
-
-
-def _end_agent(home: Home) -> None:
-    if (pid := home.agent_pid()) is not None:
-        os.kill(pid, 15)
-        wait_until(lambda: home.agent_pid() is None, 20, "the agent ended")
 
 
 def count(home: Home) -> int:

@@ -153,6 +153,14 @@ def recipes(certificates: Path) -> tuple[Recipe, ...]:
             ),
         ),
         Recipe(
+            "library/sqlite",
+            "latest",
+            ("sqlite3", "busybox-static"),
+            ("bin/busybox", "usr/bin/sqlite3"),
+            {"Env": [_PATH], "Cmd": ["sqlite3"]},
+            (*_base(), File("data", mode=0o777)),
+        ),
+        Recipe(
             "library/redis",
             "latest",
             ("redis-server", "busybox-static"),
@@ -209,7 +217,13 @@ def _postgres() -> Recipe:
             File("var/lib/postgresql/data", mode=0o700, owner=999),
             File("var/run/postgresql", mode=0o775, owner=999),
         ),
-        drop=("*/bitcode/*", "*/llvmjit*", "*/man/*", "*/tsearch_data/*.sample", "*/extension/*--*--*.sql"),
+        drop=(
+            "*/bitcode/*",
+            "*/llvmjit*",
+            "*/man/*",
+            "*/tsearch_data/*.sample",
+            "*/extension/[!a]*--*--*.sql",
+        ),
     )
 
 
