@@ -24,7 +24,7 @@ from tests.support.registry import free_port
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(600)]
 
-COUNTER = "i=0; while :; do i=$((i+1)); echo $i > /dev/shm/m; mv /dev/shm/m /dev/shm/n; usleep 100000; done"
+COUNTER = "i=0; while :; do i=$((i+1)); echo $i > /dev/shm/m; mv /dev/shm/m /dev/shm/n; sleep 0.1; done"
 AT_ONCE = 20
 
 

@@ -1,4 +1,4 @@
-"""PostgreSQL and SQLite (WAL) under load, through many sleeps and through saves and restores that are cut off.
+"""PostgreSQL and SQLite (WAL) under load, through many sleeps, and saves and restores that are cut off.
 
 What was committed before is there after, and the databases' own checks find nothing.
 PROA_ROUNDS=200 python -m pytest tests/machine/test_sleep_databases.py is the whole of it.
@@ -34,7 +34,7 @@ LITE = """
 sqlite3 /data/db 'PRAGMA journal_mode=WAL; CREATE TABLE IF NOT EXISTS t (n INTEGER PRIMARY KEY)'
 while :; do
     sqlite3 -cmd '.timeout 60000' /data/db 'PRAGMA synchronous=FULL; INSERT INTO t DEFAULT VALUES'
-    usleep 200000
+    sleep 0.2
 done
 """
 
