@@ -17,8 +17,8 @@ from typing import IO
 import pytest
 
 from tests.support.clients import Docker
-from tests.support.commands import run
-from tests.support.homes import Home, wait_until
+from tests.support.commands import run, start
+from tests.support.homes import PROA, Home, wait_until
 from tests.support.published import fetch
 from tests.support.registry import free_port
 
@@ -137,6 +137,28 @@ def _creates(docker: Docker, name: str) -> bool:
 
 def _next_but(stream: IO[bytes], passed_over: bytes) -> bytes:
     return next(line for line in iter(stream.readline, b"") if line != passed_over)
+
+
+@pytest.mark.long
+def test_a_machine_that_nobody_uses_is_suspended_by_itself(docker: Docker, home: Home) -> None:
+    docker.sweep()
+    home.ok("config", "set", "idle.after", "5s")
+    try:
+        with docker.streaming("events"):  # who only listens is no use
+            wait_until(lambda: home.status()["state"] == "suspended", 120, "it is suspended")
+        docker("ps")
+        assert home.status()["woken_by"] == "a docker request"
+        with start([PROA, "shell", "--", "sleep", "30"], env=home.environ) as shell:
+            while shell.poll() is None:
+                assert home.status()["state"] == "running", "a shell is use"
+                time.sleep(0.5)
+        wait_until(lambda: home.status()["state"] == "suspended", 120, "it is suspended again")
+        docker("run", "-d", "--name", "worker", "busybox", "sleep", "1000")
+        time.sleep(30)
+        assert home.status()["state"] == "running", "a container runs"
+    finally:
+        home.ok("config", "unset", "idle.after")
+        docker.sweep()
 
 
 POLICIES = {
