@@ -22,7 +22,7 @@ from proa.machine.sleep.idle import IdleClock, Use
 from proa.machine.sleep.images import SavedPort
 from proa.machine.store import MachineStore
 from proa.model.errors import ProaError
-from proa.model.events import Emit
+from proa.model.events import Emit, EventKind
 from proa.model.machine import MachineState, MachineStatus, PublishedPort
 from proa.model.problem import Problem
 from proa.model.sizes import parse_duration
@@ -172,8 +172,10 @@ class Attendant:
         while True:
             jump = watch.look(time.time(), time.monotonic())
             if jump:
-                log.info(
-                    "%s: the host's clock jumped by %.0f s, mending clock, link and ports", self.name, jump
+                self._emit(
+                    EventKind.REPAIR,
+                    f"this computer slept, or its clock was set: {jump:.0f} s",
+                    done="the guest's clock, the link and the ports are put right",
                 )
                 await self._mend(session)
             await asyncio.sleep(CLOCK_LOOK)
