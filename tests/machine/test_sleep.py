@@ -140,6 +140,24 @@ def _next_but(stream: IO[bytes], passed_over: bytes) -> bytes:
 
 
 @pytest.mark.long
+def test_a_suspend_during_a_build_ends_its_client_with_an_error(
+    docker: Docker, home: Home, tmp_path: Path
+) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nRUN sleep 614\n")
+    with docker.streaming("build", "--no-cache", str(tmp_path)) as build:
+        wait_until(
+            lambda: home.proa("shell", "--", "pgrep", "-f", "sleep 614").status == 0,
+            240,
+            "the build is at it",
+        )
+        home.ok("suspend")
+        wait_until(lambda: build.poll() is not None, 60, "the build's client ended")
+        assert build.returncode != 0
+    docker("run", "--rm", "busybox", "true")
+    assert home.status()["state"] == "running"
+
+
+@pytest.mark.long
 def test_a_machine_that_nobody_uses_is_suspended_by_itself(docker: Docker, home: Home) -> None:
     docker.sweep()
     home.ok("config", "set", "idle.after", "5s")
