@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 
-from proa.drivers.base import BootSpec, Driver, Hypervisor
+from proa.drivers.base import BootSpec, Driver
 from proa.images.store import Image, ImageStore
 from proa.machine import adoption, authorities, guest_config, last_logs
 from proa.machine.host_checks import check_room, check_sizes
@@ -25,13 +26,13 @@ log = logging.getLogger("proa.machine")
 Say = Callable[[str, str, float | None], None]  # step, message, fraction of it (0..1) where known
 
 
+@dataclass(frozen=True)
 class _Ground:
     """What a start stands on; `mark` says what a memory image of it depends on."""
 
-    def __init__(self, spec: BootSpec, certificates: str, mark: dict[str, str]) -> None:
-        self.spec = spec
-        self.certificates = certificates
-        self.mark = mark
+    spec: BootSpec
+    certificates: str
+    mark: dict[str, str]
 
 
 class Booter:
@@ -70,7 +71,9 @@ class Booter:
             write_atomic(self._paths.guest_config, given)
             say("hypervisor", "booting", None)
             hypervisor = await self._driver.boot(ground.spec, lambda text: say("hypervisor", text, None))
-        return self._session(hypervisor, secret, ground)
+        session = Session(self._paths.name, hypervisor, secret)
+        session.fingerprint = ground.mark
+        return session
 
     async def restore(self, config: MachineConfig, say: Say) -> Session:
         """The guest of the memory image, running. Raises MustBootCold where that is of no use and gone.
@@ -96,11 +99,6 @@ class Booter:
         """A newer guest image is no reason to lose what sleeps."""
         booted = self._store.booted_image(self._paths.name)
         return self._images.get(booted) if booted in self._images.names() else self._image(config)
-
-    def _session(self, hypervisor: Hypervisor, secret: bytes, ground: _Ground) -> Session:
-        session = Session(self._paths.name, hypervisor, secret)
-        session.fingerprint = ground.mark
-        return session
 
     @contextlib.asynccontextmanager
     async def _ground(self, config: MachineConfig, image: Image, say: Say) -> AsyncIterator[_Ground]:
