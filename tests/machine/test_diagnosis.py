@@ -168,7 +168,7 @@ def test_the_guests_logs_are_shown_and_followed(home: Home, machine: dict[str, A
     assert "listening" in home.ok("logs", "--source", "guest", "-n", "1000")
 
 
-@pytest.mark.by_hand
+@pytest.mark.long
 def test_the_logs_of_a_stopped_machine_are_kept(image: Path) -> None:
     with Home() as home:
         home.import_image(image)

@@ -102,7 +102,7 @@ def test_a_killed_agent_is_back_with_the_engine_at_the_next_command(home: Home, 
 # -- long ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.by_hand
+@pytest.mark.long
 def test_a_killed_and_a_hung_containerd_are_started_again_and_dockerd_goes_on(
     home: Home, docker: Docker
 ) -> None:
@@ -121,7 +121,7 @@ def test_a_killed_and_a_hung_containerd_are_started_again_and_dockerd_goes_on(
         )
 
 
-@pytest.mark.by_hand
+@pytest.mark.long
 def test_a_hung_guest_agent_is_ended_by_the_guest_itself(home: Home, docker: Docker) -> None:
     since, before = newest(home), home.status()["pid"]
     # From outside of the link: nothing that the agent itself started may depend on its answer.
@@ -156,7 +156,7 @@ def own(image: Path) -> Iterator[Home]:
         yield home
 
 
-@pytest.mark.by_hand
+@pytest.mark.long
 def test_a_hypervisor_that_hangs_is_named_and_ended_by_the_next_agent(own: Home) -> None:
     pid = own.status()["pid"]
     os.kill(pid, signal.SIGSTOP)
@@ -170,7 +170,7 @@ def test_a_hypervisor_that_hangs_is_named_and_ended_by_the_next_agent(own: Home)
     assert own.hypervisors() == [own.status()["pid"]] != [pid]
 
 
-@pytest.mark.by_hand
+@pytest.mark.long
 def test_a_runtime_folder_that_is_gone_is_healed_by_the_next_start(own: Home) -> None:
     """After a logout the folder is gone, and the hypervisor may live on, without a socket to ask it by."""
     pid, agent = own.status()["pid"], own.agent_pid()
@@ -182,7 +182,7 @@ def test_a_runtime_folder_that_is_gone_is_healed_by_the_next_start(own: Home) ->
     assert own.hypervisors() == [own.status()["pid"]] != [pid]
 
 
-@pytest.mark.by_hand
+@pytest.mark.long
 def test_a_computer_that_was_restarted_has_stopped_the_machine_and_says_so(own: Home) -> None:
     agent, state = own.agent_pid(), own.folder / "machines/default/state.json"
     assert agent is not None
@@ -226,7 +226,7 @@ def _fill(home: Home, leave: int) -> Path:
     return ballast
 
 
-@pytest.mark.by_hand
+@pytest.mark.long
 def test_a_full_disk_pauses_the_machine_and_it_goes_on_with_every_byte(small: Home) -> None:
     ballast = _fill(small, 8 << 20)
     # A file that no compression or hole makes small; written in the background, as the guest will pause.
@@ -250,7 +250,7 @@ def test_a_full_disk_pauses_the_machine_and_it_goes_on_with_every_byte(small: Ho
     wait_until(event_with(small, 0, "its disk can be written again"), 30, "that it goes on was told")
 
 
-@pytest.mark.by_hand
+@pytest.mark.long
 def test_a_read_only_disk_is_said_and_looking_still_works(small: Home) -> None:
     small.ok("stop", "--force")
     mount = str(small.folder.parent)

@@ -98,7 +98,7 @@ def _proxy(port: int) -> Iterator[_Proxy]:
             proxy.shutdown()
 
 
-@pytest.mark.by_hand
+@pytest.mark.long
 def test_authority_proxy_and_a_larger_disk_with_one_restart(
     docker: Docker, home: Home, tmp_path: Path, test_images: tuple[BuiltImage, ...]
 ) -> None:
@@ -138,7 +138,7 @@ def _disk_size(home: Home) -> int:
     return int(home.ok("shell", "--", "stat", "-f", "-c", "%b", "/var/lib/docker")) * 4096
 
 
-@pytest.mark.by_hand
+@pytest.mark.long
 def test_a_start_with_a_daemon_key_that_the_engine_refuses_says_so(home: Home, registry: Registry) -> None:
     home.ok("create", "refused", "--memory", "1GiB")
     try:

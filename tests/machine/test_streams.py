@@ -98,11 +98,11 @@ def test_save_and_load_500_mb(docker: Docker, tmp_path: Path) -> None:
     with made.open("wb") as stream:
         expected = _big_archive(stream)
     with made.open("rb") as stream:
-        docker("import", "-", "big", input=stream, timeout=180)
+        docker("import", "-", "big", input=stream, timeout=480)
     made.unlink()
     image = docker("image", "inspect", "--format", "{{.ID}}", "big").out
     saved = tmp_path / "saved.tar"
-    docker("save", "-o", str(saved), "big", timeout=180)
+    docker("save", "-o", str(saved), "big", timeout=480)
     assert saved.stat().st_size > BIG
     with tarfile.open(saved) as archive:
         layers = [member for member in archive if member.size > BIG]
@@ -115,7 +115,7 @@ def test_save_and_load_500_mb(docker: Docker, tmp_path: Path) -> None:
             assert hashlib.file_digest(inner, "sha256").hexdigest() == expected  # type: ignore[arg-type]
     docker("rmi", "big", timeout=120)
     with saved.open("rb") as stream:
-        docker("load", input=stream, timeout=240)
+        docker("load", input=stream, timeout=480)
     assert docker("image", "inspect", "--format", "{{.ID}}", "big").out == image
     docker("rmi", "big", timeout=120)
 
