@@ -92,6 +92,7 @@ def test_events_arrive_live(docker: Docker) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1200)
 def test_save_and_load_500_mb(docker: Docker, tmp_path: Path) -> None:
     """Out and in again with the same content: the engine hashes a layer when it loads it."""
     made = tmp_path / "big.tar"
