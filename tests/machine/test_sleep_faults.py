@@ -167,18 +167,3 @@ def test_everybody_at_once(home: Home) -> None:
             assert result.status == 0 or refused, (verbs, result)
         assert len(home.hypervisors()) <= 1
         assert home.status()["state"] in ("running", "stopped", "suspended")
-
-
-def test_rounds_lose_nothing(home: Home) -> None:
-    home.ok("start")
-    begin_counting(home)
-    agent, last = home.agent_pid(), count(home)
-    files = len(os.listdir(f"/proc/{agent}/fd"))  # noqa: PTH208
-    for _ in range(20):
-        home.ok("suspend")
-        home.ok("docker", "ps")
-        now = count(home)
-        assert now >= last
-        last = now
-    assert home.agent_pid() == agent
-    wait_until(lambda: len(os.listdir(f"/proc/{agent}/fd")) <= files + 4, 20, "descriptors are as before")  # noqa: PTH208
