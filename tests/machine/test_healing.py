@@ -214,7 +214,8 @@ def small(image: Path) -> Iterator[Home]:
         yield home
     finally:
         home.close()
-        subprocess.run(["umount", str(place)], check=True)
+        # A process that was ended holds it for another moment.
+        wait_until(lambda: subprocess.run(["umount", str(place)]).returncode == 0, 20, "it is unmounted")
         place.rmdir()
 
 
