@@ -203,6 +203,7 @@ def states(docker: Docker) -> dict[str, object]:
     }
 
 
+@pytest.mark.long
 def test_after_a_warm_stop_all_is_as_after_a_cold_one(docker: Docker, home: Home) -> None:
     docker.sweep()
     for name, options in POLICIES.items():
