@@ -41,7 +41,7 @@ class Init:
     """The state of process 1."""
 
     def __init__(self) -> None:
-        self.disk: dict[str, object] = {"state": "missing", "message": "", "size": 0, "free": 0}
+        self.disk: dict[str, object] = {"state": "starting", "message": "", "size": 0, "free": 0}
         self.network: dict[str, object] = {"state": "starting", "message": ""}
         self.services = [
             Service("agent", [*PYTHON, AGENT]),

@@ -78,8 +78,10 @@ class Databases:
         return int(base), int(self._lite("SELECT max(n) FROM t").out)
 
     def check(self) -> None:
+        # Debian keeps it beside the other programs of its version, none of which is on the PATH.
+        program = max(Path("/usr/lib/postgresql").glob("*/bin/pg_amcheck"))
         options = ("--heapallindexed", "--parent-check", "--no-password")
-        run(["pg_amcheck", *options, "-d", self.address], timeout=300).check()
+        run([str(program), *options, "-d", self.address], timeout=300).check()
         assert self._lite("PRAGMA integrity_check").out == "ok"
         assert self._lite("PRAGMA journal_mode").out == "wal"
 
