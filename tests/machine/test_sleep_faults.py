@@ -77,7 +77,6 @@ def check(home: Home, least: int) -> None:
 
 # What differs from each other. All of them take half an hour: PROA_ALL_FAULTS=1 make test-long
 SAVES = [
-    ("agent", Step.FREEZE, "after"),
     ("agent", Step.SAVE, "after"),
     ("agent", Step.READY, "after"),
     ("hypervisor", Step.VERIFY, "before"),
@@ -85,7 +84,6 @@ SAVES = [
 ]
 RESTORES = [
     ("agent", Step.CONSUME, "before"),
-    ("agent", Step.RUN, "before"),
     ("agent", Step.MEND, "after"),
     ("hypervisor", Step.CONSUME, "before"),
     ("EIO", Step.LOAD, "before"),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import random
 import tarfile
 import threading
 import time
 from itertools import pairwise
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
 
@@ -93,16 +94,14 @@ def test_events_arrive_live(docker: Docker) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
-def test_save_and_load_500_mb(docker: Docker, tmp_path: Path) -> None:
-    """Out and in again with the same content: the engine hashes a layer when it loads it."""
-    made = tmp_path / "big.tar"
-    with made.open("wb") as stream:
-        expected = _big_archive(stream)
+def test_load_and_save_500_mb(docker: Docker, tmp_path: Path) -> None:
+    """In and out again with the same content: the engine hashes a layer when it loads it."""
+    made, saved = tmp_path / "big.tar", tmp_path / "saved.tar"
+    identity, expected = _big_image(made)
     with made.open("rb") as stream:
-        docker("import", "-", "big", input=stream, timeout=480)
+        docker("load", input=stream, timeout=480)
     made.unlink()
-    image = docker("image", "inspect", "--format", "{{.ID}}", "big").out
-    saved = tmp_path / "saved.tar"
+    assert docker("image", "inspect", "--format", "{{.ID}}", "big").out == identity
     docker("save", "-o", str(saved), "big", timeout=480)
     assert saved.stat().st_size > BIG
     with tarfile.open(saved) as archive:
@@ -115,24 +114,42 @@ def test_save_and_load_500_mb(docker: Docker, tmp_path: Path) -> None:
             assert inner is not None
             assert hashlib.file_digest(inner, "sha256").hexdigest() == expected  # type: ignore[arg-type]
     docker("rmi", "big", timeout=120)
-    with saved.open("rb") as stream:
-        docker("load", input=stream, timeout=480)
-    assert docker("image", "inspect", "--format", "{{.ID}}", "big").out == image
-    docker("rmi", "big", timeout=120)
 
 
-def _big_archive(stream: IO[bytes]) -> str:
-    """A tar archive with one file of BIG random bytes; their hash."""
-    info = tarfile.TarInfo("big")
-    info.size = BIG
-    stream.write(info.tobuf())
-    source, seen = random.Random(11), hashlib.sha256()
-    for _ in range(BIG // MIB):
-        block = source.randbytes(MIB)
-        seen.update(block)
-        stream.write(block)
-    stream.write(bytes(2 * tarfile.BLOCKSIZE))
-    return seen.hexdigest()
+def _big_image(path: Path) -> tuple[str, str]:
+    """An image with one file of BIG random bytes, as `docker save` writes it; its id, and that file's hash."""
+    layer = path.with_name("layer.tar")
+    seen = hashlib.sha256()
+    with tarfile.open(layer, "w") as archive:
+        info = tarfile.TarInfo("big")
+        info.size = BIG
+        archive.addfile(info, _Random(BIG, seen))
+    with layer.open("rb") as stream:
+        diff = hashlib.file_digest(stream, "sha256").hexdigest()
+    rootfs = {"type": "layers", "diff_ids": [f"sha256:{diff}"]}
+    config = json.dumps({"architecture": "amd64", "os": "linux", "config": {}, "rootfs": rootfs}).encode()
+    manifest = [{"Config": "config.json", "RepoTags": ["big:latest"], "Layers": ["layer.tar"]}]
+    with tarfile.open(path, "w") as archive:
+        for name, content in (("config.json", config), ("manifest.json", json.dumps(manifest).encode())):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+        archive.add(layer, "layer.tar")
+    layer.unlink()
+    return "sha256:" + hashlib.sha256(config).hexdigest(), seen.hexdigest()
+
+
+class _Random(io.RawIOBase):
+    """So many random bytes, the same every time, counted in a hash as they are read."""
+
+    def __init__(self, size: int, seen: Any) -> None:
+        self._left, self._seen, self._source = size, seen, random.Random(11)
+
+    def read(self, size: int = -1) -> bytes:
+        block = self._source.randbytes(min(self._left, size if size >= 0 else self._left))
+        self._left -= len(block)
+        self._seen.update(block)
+        return block
 
 
 def _hash(path: Path) -> str:
