@@ -117,7 +117,7 @@ def test_load_and_save_500_mb(docker: Docker, tmp_path: Path) -> None:
 
 
 def _big_image(path: Path) -> tuple[str, str]:
-    """An image with one file of BIG random bytes, as `docker save` writes it; its id, and that file's hash."""
+    """An image with one file of BIG random bytes, as `docker save` writes it; its id, and the hash."""
     layer = path.with_name("layer.tar")
     seen = hashlib.sha256()
     with tarfile.open(layer, "w") as archive:
