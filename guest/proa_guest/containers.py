@@ -20,6 +20,7 @@ STORE = "/var/lib/docker/containers"
 SWARM = "../swarm/docker-state.json"  # from the store: there while the engine is part of a swarm
 ANSWER_TIMEOUT = 30.0
 BRING_BACK_TIMEOUT = 120.0
+KEPT_TIMEOUT = 10.0
 AT_ONCE = 16
 MOST_ANSWER = 32 << 20
 
@@ -77,6 +78,7 @@ class Containers:
         failed = _each(running, lambda name: self._ask("POST", f"/containers/{name}/stop", timeout), timeout)
         if failed:
             raise OSError(f"{len(failed)} containers did not stop: {failed[0][:12]}")
+        self._wait_until_kept(running)
         self._write_note(self._due(running))
         return {"stopped": len(running)}
 
@@ -111,6 +113,14 @@ class Containers:
             raise OSError(f"the engine does not list its containers: status {status}")
         names = [str(row["Id"]) for row in found]
         return sorted(names, key=lambda name: str(_tree(self._read(name)[0].get("State")).get("StartedAt")))
+
+    def _wait_until_kept(self, names: list[str]) -> None:
+        """The engine answers a stop a moment before it has written how the container ended."""
+        deadline = time.monotonic() + KEPT_TIMEOUT
+        while time.monotonic() < deadline:
+            if not any(_tree(self._read(name)[0].get("State")).get("Running") for name in names):
+                return
+            time.sleep(0.02)
 
     def _due(self, was_running: list[str]) -> list[str]:
         """Ids that a reboot would bring back, as far as they are stopped now."""

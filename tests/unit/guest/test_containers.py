@@ -55,6 +55,7 @@ class FakeEngine:
         self.note = folder / "note.json"
         self.asked: list[str] = []
         self.stuck: set[str] = set()
+        self.late = False
         engine = self
 
         class Handler(socketserver.StreamRequestHandler):
@@ -106,7 +107,11 @@ class FakeEngine:
         content = self.read(name)
         content["State"]["Running"] = verb == "start"
         content["State"]["ExitCode"] = 0 if verb == "start" else 137
-        self.write(name, {**content, "HasBeenManuallyStopped": verb == "stop"})
+        ended = {**content, "HasBeenManuallyStopped": verb == "stop"}
+        if self.late:  # as the engine: it answers first, and writes then
+            threading.Timer(0.3, self.write, (name, ended)).start()
+        else:
+            self.write(name, ended)
         return 204, b""
 
 
@@ -126,6 +131,13 @@ def containers(engine: FakeEngine, tmp_path: Path) -> Containers:
 def noted(engine: FakeEngine) -> list[str]:
     names: list[str] = json.loads(engine.note.read_text())["containers"]
     return names
+
+
+def test_how_a_container_ended_is_waited_for(engine: FakeEngine, containers: Containers) -> None:
+    engine.add("failed", "on-failure", running=True)
+    engine.late = True
+    containers.halt(5)
+    assert noted(engine) == ["failed"], "it ended with 137, which the engine wrote a moment later"
 
 
 def test_halt_and_bring_back(engine: FakeEngine, containers: Containers) -> None:
