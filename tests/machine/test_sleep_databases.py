@@ -44,7 +44,7 @@ class Databases:
 
     def __init__(self, docker: Docker) -> None:
         self.docker = docker
-        port = free_port()
+        port = self.port = free_port()
         self.address = f"postgresql://postgres:secret@localhost:{port}/postgres?connect_timeout=10"
         docker(
             "run", "-d", "--name", "base", "--restart", "always", "-p", f"127.0.0.1:{port}:5432",
@@ -80,8 +80,9 @@ class Databases:
     def check(self) -> None:
         # Debian keeps it beside the other programs of its version, none of which is on the PATH.
         program = max(Path("/usr/lib/postgresql").glob("*/bin/pg_amcheck"))
-        options = ("--heapallindexed", "--parent-check", "--no-password")
-        run([str(program), *options, "-d", self.address], timeout=300).check()
+        options = ("--heapallindexed", "--parent-check", "--host=localhost", "--username=postgres")
+        argv = [str(program), *options, f"--port={self.port}", "--dbname=postgres"]
+        run(argv, env={**os.environ, "PGPASSWORD": "secret"}, timeout=300).check()
         assert self._lite("PRAGMA integrity_check").out == "ok"
         assert self._lite("PRAGMA journal_mode").out == "wal"
 
