@@ -81,7 +81,7 @@ class Databases:
         # Debian keeps it beside the other programs of its version, none of which is on the PATH.
         program = max(Path("/usr/lib/postgresql").glob("*/bin/pg_amcheck"))
         options = ("--heapallindexed", "--parent-check", "--host=localhost", "--username=postgres")
-        argv = [str(program), *options, f"--port={self.port}", "--dbname=postgres"]
+        argv = [str(program), *options, f"--port={self.port}", "--database=postgres"]
         run(argv, env={**os.environ, "PGPASSWORD": "secret"}, timeout=300).check()
         assert self._lite("PRAGMA integrity_check").out == "ok"
         assert self._lite("PRAGMA journal_mode").out == "wal"
