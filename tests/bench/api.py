@@ -103,6 +103,8 @@ async def _rate(connect: Connect) -> float:
         for _ in range(REQUESTS // AT_ONCE):
             await _exchange(*client)
 
+    # The raw link's streams are open by now; the agent opens its own with a client's first request.
+    await asyncio.gather(*(_exchange(*client) for client in clients))
     began = time.perf_counter()
     await asyncio.gather(*(ask(client) for client in clients))
     taken = time.perf_counter() - began
