@@ -21,6 +21,7 @@ from proa.drivers.base import BootSpec
 from proa.machine.sleep import sleeper
 from proa.machine.sleep.order import Step
 from proa.system.files import explain
+from tests.support.homes import hypervisors
 
 Work = Callable[[], Awaitable[None]]
 
@@ -39,7 +40,7 @@ class Fault:
         if self.how == "agent":
             os.kill(os.getpid(), signal.SIGKILL)
         elif self.how == "hypervisor":
-            for pid in _hypervisors():
+            for pid in hypervisors(Path(os.environ["PROA_HOME"])):
                 os.kill(pid, signal.SIGKILL)
         else:
             number = getattr(errno, self.how)
@@ -54,21 +55,6 @@ class Fault:
                 self.strike()
 
         return wrapped
-
-
-def _hypervisors() -> list[int]:
-    """QEMUs of this installation."""
-    home = os.environ["PROA_HOME"].encode()
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                command = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if b"qemu-system" in command.split(b"\0")[0] and home in command:
-                found.append(int(entry.name))
-    return found
 
 
 def install(fault: Fault) -> None:

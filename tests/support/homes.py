@@ -93,16 +93,7 @@ class Home:
 
     def hypervisors(self) -> list[int]:
         """Pids of QEMU processes whose command line names this home."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    command = (entry / "cmdline").read_bytes()
-                except OSError:
-                    continue
-                if b"qemu-system" in command.split(b"\0")[0] and str(self.folder).encode() in command:
-                    found.append(int(entry.name))
-        return found
+        return hypervisors(self.folder)
 
     def last_words(self, lines: int = 25) -> str:
         """The ends of all logs, for a failure's report."""
@@ -122,6 +113,20 @@ class Home:
         wait_until(lambda: not self.hypervisors(), 20, "the hypervisors ended")
         for folder in (self.folder, self.docker_config):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def hypervisors(folder: Path) -> list[int]:
+    """Pids of QEMU processes whose command line names the installation in `folder`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if b"qemu-system" in command.split(b"\0")[0] and str(folder).encode() in command:
+                found.append(int(entry.name))
+    return found
 
 
 def wait_until(condition: Any, timeout: float, what: str) -> Any:

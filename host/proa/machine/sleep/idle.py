@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-DEFAULT_AFTER = 300.0  # seconds
 MOST_KEPT = 256  # streams that have ended and are still remembered
 
 
@@ -25,7 +24,7 @@ class Use:
 class IdleClock:
     """Looks at a machine's use now and then; times are seconds of one monotonic clock."""
 
-    def __init__(self, after: float | None = DEFAULT_AFTER, *, with_containers: bool = False) -> None:
+    def __init__(self, after: float | None = None, *, with_containers: bool = False) -> None:
         self._since: float | None = None
         self.set(after, with_containers=with_containers)
 
