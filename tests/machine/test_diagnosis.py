@@ -111,7 +111,7 @@ def test_a_bundle_holds_no_secret_and_much_of_use(
     finally:
         config.write_text(before)
         docker("rm", "-f", container)
-    secret = json.loads((home.folder / "run/default/guest.json").read_text())["link"]["secret"]
+    secret = (home.folder / "run/default/link.key").read_bytes().hex()
     for name, text in content.items():
         for planted in (CANARY, auth, secret):
             assert planted not in text, (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import hypothesis  # noqa: F401  at the start: its plugin else imports it last, where Python 3.11's parser may fail
 import pytest
 
 

@@ -66,6 +66,18 @@ async def test_what_was_saved_can_go_on_as_if_nothing_had_been(world: World) -> 
     assert await hypervisor.is_paused()
 
 
+async def test_a_restored_guest_goes_on_with_the_log_that_has_its_boot(world: World) -> None:
+    folder = await saved(world)
+    console = world.folder / "console.log"
+    console.write_text("booted\n")
+    restored = await world.restore(folder)
+    assert console.read_text().startswith("booted\n")
+    await restored.quit()
+    await restored.detach()
+    await world.boot()
+    assert console.with_name("console.log.1").read_text().startswith("booted\n")
+
+
 async def test_a_guest_that_never_ran_is_none(world: World) -> None:
     assert not await (await world.boot()).has_guest()
 

@@ -217,7 +217,7 @@ class QemuDriver:
         try:
             # Who it is, at once: should this agent die now, the next one can prove it.
             _record(spec, identity, 0, accelerator, memory)
-            return await self._take(spec, identity, accelerator, memory)
+            return await self._take(spec, identity, accelerator, memory, anew=state is None)
         except BaseException as error:
             died = isinstance(error, ProaError) and await _dies(identity)
             kill(identity, force=True)
@@ -231,14 +231,18 @@ class QemuDriver:
             raise
 
     async def _take(
-        self, spec: BootSpec, identity: ProcessIdentity, accelerator: str, memory: int | None
+        self, spec: BootSpec, identity: ProcessIdentity, accelerator: str, memory: int | None, *, anew: bool
     ) -> QemuProcess:
-        """Monitor, console and link port of a QEMU that was just started."""
+        """Monitor, console and link port of a QEMU that was just started.
+
+        A guest that is booted `anew` begins a log of its own; one of a memory image goes on with the log
+        that has its boot.
+        """
         monitor = Monitor(spec.name)
         await _until_socket(spec.runtime / "qmp.sock", identity)
         await monitor.connect(spec.runtime / "qmp.sock")
         port = await _link_port(monitor)
-        console = await ConsoleReader.open(spec.runtime / "console.sock", spec.console_log, fresh=True)
+        console = await ConsoleReader.open(spec.runtime / "console.sock", spec.console_log, fresh=anew)
         _record(spec, identity, port, accelerator, memory)
         return QemuProcess(identity, monitor, console, accelerator, port, memory)
 
