@@ -64,12 +64,15 @@ def test_a_killed_dockerd_is_back_within_its_own_start_time_and_half(home: Home,
     began = time.monotonic()
     wait_until(lambda: docker("version", status=None).status == 0, BACK, "the engine answers")
     took = time.monotonic() - began
-    assert service(home, "dockerd")["restarts"] == own["restarts"] + 1
+    again = service(home, "dockerd")
+    assert again["restarts"] == own["restarts"] + 1
     wait_until(event_with(home, since, "dockerd was ended by signal 9"), 20, "the repair was told")
     assert home.status()["state"] == "running"
-    print(f"dockerd killed: engine back after {took:.1f} s; its own start took {own['seconds']} s")
+    # What else the machine does at one of the two times is none of the healing's.
+    start = max(own["seconds"], again["seconds"])
+    print(f"dockerd killed: engine back after {took:.1f} s; its own start took {start} s")
     # 2 s for what the two commands that ask take themselves
-    assert took <= 1.5 * own["seconds"] + 2, f"{took:.1f} s, and its own start took {own['seconds']} s"
+    assert took <= 1.5 * start + 2, f"{took:.1f} s, and its own start took {start} s"
 
 
 def test_a_hung_dockerd_is_seen_named_and_started_again(home: Home, docker: Docker) -> None:

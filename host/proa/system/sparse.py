@@ -52,6 +52,36 @@ def allocated(fd: int) -> int:
     return sum(length for _, length in extents(fd))
 
 
+def blocks(fd: int) -> Iterator[tuple[int, bytes]]:
+    """(offset, content) of every block of CHUNK bytes that is not all zeros, in order.
+
+    It is the same for the same content, wherever a file system has put holes.
+    """
+    seen = 0
+    for start, length in extents(fd):
+        for at in range(max(seen, start // CHUNK * CHUNK), start + length, CHUNK):
+            seen = at + CHUNK
+            data = _read(fd, at)
+            if data != _NOTHING[: len(data)]:
+                yield at, data
+
+
+def _read(fd: int, at: int) -> bytes:
+    """A block, less of it where the file ends."""
+    parts: list[bytes] = []
+    if sys.platform == "win32":
+        os.lseek(fd, at, os.SEEK_SET)
+    while (wanted := CHUNK - sum(map(len, parts))) > 0:
+        if sys.platform == "win32":
+            data = os.read(fd, wanted)
+        else:
+            data = os.pread(fd, wanted, at + CHUNK - wanted)
+        if not data:
+            break
+        parts.append(data)
+    return b"".join(parts)
+
+
 def copy_sparse(source: int, target: int) -> int:
     """Make the empty file `target` a copy of `source`, with its holes; bytes written. Raises OSError.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from proa.system import sparse
-from proa.system.sparse import allocated, copy_sparse, make_memory
+from proa.system.sparse import allocated, blocks, copy_sparse, make_memory
 
 MIB = 1 << 20
 
@@ -36,6 +36,21 @@ def test_a_copy_is_the_same_with_its_holes(pair: tuple[int, int]) -> None:
     assert os.pread(target, 3 * MIB, 5 * MIB) == b"a" * (3 * MIB)
     assert os.pread(target, 4, 64 * MIB - 4) == b"\0end"
     assert written <= 5 * MIB and allocated(target) <= 5 * MIB
+
+
+def test_blocks_are_the_content_wherever_the_holes_are(pair: tuple[int, int]) -> None:
+    source, target = pair
+    fill(source)
+    os.pwrite(source, b"x", 12 * MIB + 5000)
+    content = bytearray(64 * MIB)
+    for at, data in blocks(source):
+        content[at : at + len(data)] = data
+    assert bytes(content) == os.pread(source, 64 * MIB, 0)
+    assert [at // MIB for at, _ in blocks(source)] == [5, 6, 7, 12, 63]
+    os.pwrite(target, bytes(content), 0)  # the same, without holes
+    assert list(blocks(target)) == list(blocks(source))
+    os.ftruncate(source, 5 * MIB + 3)
+    assert list(blocks(source)) == [(5 * MIB, b"aaa")]
 
 
 def test_memory_has_no_name_and_gives_back_what_is_punched_out(pair: tuple[int, int]) -> None:

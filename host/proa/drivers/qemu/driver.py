@@ -148,7 +148,9 @@ class QemuDriver:
             self._check_room(folder / (RAM_FILE if shared else STATE_FILE))
             # QEMU comes up while its memory is filled: it looks at neither before it loads the state.
             made = await asyncio.gather(
-                self._spawn(spec, memory, state), _fill(memory, folder / RAM_FILE), return_exceptions=True
+                self._spawn(spec, memory, incoming=True),
+                _fill(memory, folder / RAM_FILE),
+                return_exceptions=True,
             )
             if not isinstance(made[0], BaseException):
                 hypervisor = made[0]
@@ -203,21 +205,21 @@ class QemuDriver:
             "devices": hashlib.blake2b("\0".join(line).encode(), digest_size=16).hexdigest(),
         }
 
-    async def _spawn(self, spec: BootSpec, memory: int | None, state: int | None = None) -> QemuProcess:
-        """QEMU with its guest paused; `state` is what it will load. On failure nothing is left running."""
+    async def _spawn(self, spec: BootSpec, memory: int | None, *, incoming: bool = False) -> QemuProcess:
+        """QEMU with its guest paused, or waiting for a state. On failure nothing is left running."""
         if self._info is None:
             raise _not_probed()
         accelerator = self._info.accelerator
         argv = command.command(
-            self.find(), spec, accelerator, sys.platform, shared_fd=memory, incoming=state is not None
+            self.find(), spec, accelerator, sys.platform, shared_fd=memory, incoming=incoming
         )
         _sweep(spec.runtime)
-        fds = tuple(fd for fd in (spec.lock_fd, memory, state) if fd is not None)
+        fds = tuple(fd for fd in (spec.lock_fd, memory) if fd is not None)
         identity = spawn_detached(argv, log=spec.runtime / "qemu.log", pass_fds=fds)
         try:
             # Who it is, at once: should this agent die now, the next one can prove it.
             _record(spec, identity, 0, accelerator, memory)
-            return await self._take(spec, identity, accelerator, memory, anew=state is None)
+            return await self._take(spec, identity, accelerator, memory, anew=not incoming)
         except BaseException as error:
             died = isinstance(error, ProaError) and await _dies(identity)
             kill(identity, force=True)

@@ -96,7 +96,7 @@ class QemuProcess:
         return resident_memory(self.pid) if self._memory is None else allocated(self._memory)
 
     async def load(self, state: int, *, shared: bool) -> None:
-        """Take the state from a descriptor that this process inherited. Raises ProaError."""
+        """Take the state from a descriptor of its file. Raises ProaError."""
         try:
             await migration.load(self._monitor, state, shared=shared)
         except ProaError as error:

@@ -69,11 +69,27 @@ class Monitor:
 
     async def hand_over(self, name: str, fd: int) -> None:
         """Give QEMU a descriptor under a name, for `fd:NAME`. Raises ProaError as `execute` does."""
+        self._send(fd)
+        await self.execute("getfd", {"fdname": name})
+
+    async def lend(self, fd: int) -> int:
+        """Give QEMU a descriptor in a set of its own, for `/dev/fdset/N`; N. Raises ProaError."""
+        self._send(fd)
+        told = await self.execute("add-fd")
+        number = told.get("fdset-id") if isinstance(told, dict) else None
+        if not isinstance(number, int):
+            raise _silent("it does not say where it put a descriptor")
+        return number
+
+    async def take_back(self, fdset: int) -> None:
+        """Let QEMU close what was lent. Raises ProaError."""
+        await self.execute("remove-fd", {"fdset-id": fdset})
+
+    def _send(self, fd: int) -> None:
         try:
             self._client.send_fd_scm(fd)
         except (QMPError, OSError, AssertionError) as error:
             raise _silent(str(error)) from error
-        await self.execute("getfd", {"fdname": name})
 
     async def close(self) -> None:
         try:

@@ -20,11 +20,10 @@ import msgspec
 from proa.drivers.base import RAM_FILE, STATE_FILE
 from proa.model.errors import ProaError
 from proa.system.files import explain, make_private_folder, read_bytes, remove_tree, sync_folder, write_atomic
-from proa.system.sparse import allocated
+from proa.system.sparse import allocated, blocks
 
 VERSION = 1
 HEADER = "header"
-CHUNK = 1 << 20
 Kind = Literal["stopped", "suspended"]
 
 
@@ -225,10 +224,11 @@ def _hash(data: bytes) -> str:
 
 
 def _file_hash(path: Path) -> str:
-    """Raises OSError."""
+    """Of its content and where it is; holes cost nothing. Raises OSError."""
     found = hashlib.blake2b(digest_size=32)
     with path.open("rb") as file:
-        while data := file.read(CHUNK):
+        for at, data in blocks(file.fileno()):
+            found.update(at.to_bytes(8, "little"))
             found.update(data)
     return found.hexdigest()
 
