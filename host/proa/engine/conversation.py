@@ -138,6 +138,7 @@ class Conversation:
             self._phase in (_Phase.EXCHANGE, _Phase.HELD)
             and request is not None
             and request.method == b"GET"
+            and (b"events" in request.target or b"%" in request.target)  # most are asked in vain
             and mounts.path_of(request.target) == "/events"
         )
 
