@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -134,6 +135,39 @@ def test_a_guest_panic_is_seen_named_and_healed(running: Home) -> None:
     assert "Kernel panic" in status["problem"]["why"]
     wait_until(lambda: running.status()["state"] == "running", START_TIMEOUT, "it runs again by itself")
     assert ("problem", "guest-panicked") in events(running)
+
+
+# A QEMU that gives its first machine, and no later one, a kernel that finds nothing to run.
+ONCE_WITHOUT_INIT = """#!/bin/bash
+for word; do
+  if [[ $word == -name ]]; then machine=1; fi  # the proof of an accelerator has none
+  if [[ $before == -append && $machine && ! -e {mark} ]]; then
+    word+=" rdinit=/none root=/dev/none"
+    touch {mark}
+  fi
+  words+=("$word") before=$word
+done
+exec {qemu} "${{words[@]}}"
+"""
+
+
+@pytest.mark.long
+def test_an_emulated_kernel_that_gives_up_while_it_boots_is_booted_once_more(
+    image: Path, tmp_path: Path
+) -> None:
+    qemu, mark = tmp_path / "qemu", tmp_path / "mark"
+    qemu.write_text(ONCE_WITHOUT_INIT.format(qemu=shutil.which("qemu-system-x86_64"), mark=mark))
+    qemu.chmod(0o755)
+    with Home() as home:
+        home.import_image(image)
+        started = home.proa("start", PROA_QEMU=str(qemu))
+        assert mark.exists()
+        if "with kvm" in home.last_words():
+            pytest.skip("nothing is emulated here")
+        assert started.status == 0, started
+        assert "booting it once more" in started.err
+        assert ("repair", "guest-panicked") in events(home)
+        assert len(home.hypervisors()) == 1 and home.status()["problem"] is None
 
 
 def events(home: Home) -> list[tuple[str, str]]:

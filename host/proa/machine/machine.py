@@ -320,8 +320,9 @@ class Machine:
         if session is None:
             # Before the first step: an agent that dies in the middle is followed by one that goes on.
             self._memo.change(intent="running", boot_id=boot_id())
-            session = await self._boot(config, say)
-        await self._bring_up(session, say)
+            session = await self._boot_and_bring_up(config, say)
+        else:
+            await self._bring_up(session, say)
         session.start_seconds = round(time.monotonic() - began, 2)
         how = f"woken by {woken_by}" if woken_by else "started"
         self._emit(EventKind.STATE, f"{how} in {session.start_seconds:.1f} s ({session.started_with})")
@@ -334,6 +335,21 @@ class Machine:
             fingerprint=session.fingerprint,
         )
         self._tasks.start(asyncio.to_thread(self.sleeper.images.sweep), name="remove the used image")
+
+    async def _boot_and_bring_up(self, config: MachineConfig, say: Say) -> Session:
+        """Emulation at times breaks a kernel that patches itself (MEASURED.md): it is tried again, once."""
+        session = await self._boot(config, say)
+        try:
+            await self._bring_up(session, say)
+        except ProaError as error:
+            if error.code != "guest-panicked" or session.hypervisor.accelerator != "tcg":
+                raise
+            say("kernel", "the guest's kernel gave up, booting it once more", None)
+            done = "it is emulated, where that happens: booted once more"
+            self._emit(EventKind.REPAIR, error.message, done=done, problem=Problem.of(error))
+            session = await self._boot(config, say)
+            await self._bring_up(session, say)
+        return session
 
     async def _bring_up(self, session: Session, say: Say) -> None:
         try:
