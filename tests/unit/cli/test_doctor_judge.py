@@ -89,7 +89,7 @@ def test_docker_cli_and_plugins() -> None:
     assert judge.plugins([ours, dead], []).state is WARN
 
 
-SOCKETS = {"default": "/r/default/docker.sock", "work": "/r/work/docker.sock"}
+SOCKETS = {"default": "/r/default/docker.sock", "work": "/r/second/docker.sock"}
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ SOCKETS = {"default": "/r/default/docker.sock", "work": "/r/work/docker.sock"}
         ({}, "proa-work", OK, "'work'"),
         ({}, "elsewhere", WARN, "elsewhere"),
         ({"DOCKER_CONTEXT": "other"}, "proa", WARN, "DOCKER_CONTEXT"),
-        ({"DOCKER_HOST": "unix:///r/work/docker.sock"}, "", OK, "'work'"),
+        ({"DOCKER_HOST": "unix:///r/second/docker.sock"}, "", OK, "'work'"),
         ({"DOCKER_HOST": "tcp://u:canary@h:1"}, "proa", WARN, "tcp://h:1"),
         ({"DOCKER_HOST": "unix:///x", "DOCKER_TLS_VERIFY": "1"}, "", WARN, "TLS"),
     ],
