@@ -1,0 +1,165 @@
+"""The files that the guest knows: by number, by identity, and by every name they were seen under.
+
+A node is one file of the host's, whatever it is called; its names are hints, and each is proved by the
+file's identity when it is used. Folders keep a descriptor for a while, so that a file costs one call.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from proa.shares.protocol import ROOT
+
+if TYPE_CHECKING:
+    from proa.system.beneath import Descriptor
+
+Identity = tuple[int, int, int]  # device, inode, type: st_mode >> 12
+Place = tuple["Node", bytes]  # a folder, and a name in it
+
+
+@dataclass(frozen=True)
+class Root:
+    """A shared folder: the top of what the guest may reach."""
+
+    path: bytes  # absolute
+    writable: bool = True
+
+
+@dataclass(eq=False, slots=True)
+class Handle:
+    """A file that the guest has open."""
+
+    node: Node
+    file: Descriptor
+    writable: bool
+
+
+@dataclass(eq=False, slots=True)
+class Listing:
+    """A folder that the guest reads, as it was when the reading began."""
+
+    node: Node
+    names: list[bytes] | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Node:
+    number: int
+    identity: Identity
+    root: Root | None  # the share that it belongs to; None above all shares
+    above: bytes = b""  # the path of a folder above all shares, which is nobody's
+    places: dict[Place, None] = field(default_factory=dict)  # the newest last
+    lookups: int = 0
+    folder: Descriptor | None = None
+    open: list[Handle] = field(default_factory=list)
+    owner: tuple[int, tuple[int, int, int] | None] | None = None  # ctime, and what was kept then
+    is_top: bool = False  # the shared folder itself
+
+
+class Nodes:
+    """All nodes. Safe for several threads."""
+
+    def __init__(self, most_folders: int) -> None:
+        """Keeps at most `most_folders` descriptors of folders open."""
+        self._lock = threading.Lock()
+        self._most_folders = most_folders
+        self._next = ROOT + 1
+        self.top = Node(ROOT, (0, 0, 4), None, b"/", lookups=1)
+        self._by_number: dict[int, Node] = {ROOT: self.top}
+        self._by_identity: dict[Identity, Node] = {}
+        self._above: dict[bytes, Node] = {b"/": self.top}
+        self._folders: OrderedDict[int, Node] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._by_number)
+
+    def get(self, number: int) -> Node | None:
+        return self._by_number.get(number)
+
+    def seen(self, identity: Identity, root: Root, place: Place | None) -> Node:
+        """The node of a file that was just looked at under that name; the guest knows it once more."""
+        with self._lock:
+            node = self._by_identity.get(identity)
+            if node is None:
+                node = Node(self._next, identity, root)
+                self._next += 1
+                self._by_number[node.number] = node
+                self._by_identity[identity] = node
+            node.lookups += 1
+            if place is None:
+                node.is_top = True
+            else:
+                node.places.pop(place, None)
+                node.places[place] = None
+            return node
+
+    def seen_above(self, path: bytes) -> Node:
+        """The node of a folder above all shares."""
+        with self._lock:
+            node = self._above.get(path)
+            if node is None:
+                node = Node(self._next, (0, self._next, 4), None, path)
+                self._next += 1
+                self._by_number[node.number] = node
+                self._above[path] = node
+            node.lookups += 1
+            return node
+
+    def known(self, identity: Identity) -> Node | None:
+        return self._by_identity.get(identity)
+
+    def forget(self, number: int, count: int) -> None:
+        """The guest knows it `count` times less; with the last it is dropped."""
+        with self._lock:
+            node = self._by_number.get(number)
+            if node is None or node is self.top:
+                return
+            node.lookups -= count
+            if node.lookups <= 0:
+                self._drop(node)
+
+    def _drop(self, node: Node) -> None:
+        del self._by_number[node.number]
+        if self._by_identity.get(node.identity) is node:
+            del self._by_identity[node.identity]
+        if node.root is None:
+            self._above.pop(node.above, None)
+        self._folders.pop(node.number, None)
+        node.folder = None
+        node.places.clear()  # a folder above it may go too
+
+    def left(self, node: Node, place: Place) -> None:
+        """The file is not called so any more."""
+        with self._lock:
+            node.places.pop(place, None)
+
+    def moved(self, node: Node, old: Place, new: Place) -> None:
+        with self._lock:
+            node.places.pop(old, None)
+            node.places.pop(new, None)
+            node.places[new] = None
+
+    def ended(self, node: Node) -> None:
+        """Its last name is gone: the next file with its identity is another one."""
+        with self._lock:
+            if self._by_identity.get(node.identity) is node:
+                del self._by_identity[node.identity]
+
+    def keep(self, node: Node, folder: Descriptor) -> None:
+        """Remember a folder's descriptor, and let go of the one that was longest unused."""
+        with self._lock:
+            node.folder = folder
+            self._folders[node.number] = node
+            self._folders.move_to_end(node.number)
+            if len(self._folders) > self._most_folders:
+                _, oldest = self._folders.popitem(last=False)
+                oldest.folder = None
+
+    def let_go(self, node: Node) -> None:
+        """Drop a folder's descriptor, for what it stands for has changed."""
+        with self._lock:
+            node.folder = None
+            self._folders.pop(node.number, None)

@@ -1,0 +1,92 @@
+"""Owner, mode and special bits as the guest set them, kept beside the file: the host's own do not change.
+
+Kept in the extended attribute that rootless engines use too, as `UID:GID:MODE` with an octal mode; where a
+file cannot have one (links, pipes, some file systems), in a table for as long as the server lives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import stat
+import sys
+import threading
+from dataclasses import dataclass
+
+assert sys.platform != "win32"  # as proa.system.beneath
+
+from proa.system import beneath
+from proa.system.beneath import Descriptor
+
+KEY = "user.containers.override_stat"
+_FORM = re.compile(rb"(\d{1,10}):(\d{1,10}):0?([0-7]{1,7})")
+MOST = 1 << 32  # user ids have 32 bits
+_MISSING = (errno.ENODATA, errno.EOPNOTSUPP, errno.ENOENT, errno.EPERM, errno.EACCES, errno.ELOOP)
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    uid: int
+    gid: int
+    bits: int  # the twelve of a mode
+
+    def encode(self) -> bytes:
+        return b"%d:%d:0%o" % (self.uid, self.gid, self.bits)
+
+
+def decode(value: bytes) -> Owner | None:
+    """What was kept; None for what nobody of ours wrote."""
+    found = _FORM.fullmatch(value)
+    if found is None:
+        return None
+    uid, gid, mode = int(found[1]), int(found[2]), int(found[3], 8)
+    return Owner(uid, gid, mode & 0o7777) if uid < MOST and gid < MOST else None
+
+
+def bits_on_host(bits: int, *, folder: bool) -> int:
+    """What the host's file gets for the guest's bits: the user keeps access, and nothing is set-uid."""
+    return bits & 0o777 | (0o700 if folder else 0o600)
+
+
+class Owners:
+    """`keep` False: everything belongs to the host's user, whatever the guest asks for."""
+
+    def __init__(self, *, keep: bool) -> None:
+        self.keep = keep
+        self._lock = threading.Lock()
+        self._table: dict[tuple[int, int], Owner] = {}  # device, inode
+
+    def read(self, parent: Descriptor, name: bytes, found: os.stat_result) -> Owner | None:
+        """What was kept for the file, of those that can have a value of their own."""
+        if not self.keep:
+            return None
+        if stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode):
+            try:
+                return decode(beneath.get_attribute(parent, name, KEY))
+            except OSError as error:
+                if error.errno not in _MISSING:
+                    raise
+        return self._table.get((found.st_dev, found.st_ino))
+
+    def write(self, parent: Descriptor, name: bytes, found: os.stat_result, owner: Owner) -> None:
+        """Keep it. Raises OSError for a full or a read-only disk."""
+        if not self.keep:
+            return
+        if stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode):
+            try:
+                beneath.set_attribute(parent, name, KEY, owner.encode())
+            except OSError as error:
+                if error.errno not in _MISSING:
+                    raise
+            else:
+                return
+        with self._lock:
+            self._table[found.st_dev, found.st_ino] = owner
+
+    def forget(self, found: os.stat_result) -> None:
+        """The file's last name is gone."""
+        if self._table:
+            with self._lock, contextlib.suppress(KeyError):
+                del self._table[found.st_dev, found.st_ino]

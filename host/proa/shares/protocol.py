@@ -1,0 +1,293 @@
+"""FUSE frames, pure: a request's bytes in, a reply's bytes out.
+
+Layouts and numbers are those of Linux' include/uapi/linux/fuse.h, version 7.31 to 7.40; everything is
+little-endian. A frame begins with its own length, so that a stream of frames needs no other framing.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+import struct
+from dataclasses import dataclass
+
+MAJOR, MINOR, LEAST_MINOR = 7, 40, 31
+MAX_WRITE = 1 << 20  # bytes of data in one request
+MAX_PAGES = MAX_WRITE >> 12
+MAX_FRAME = MAX_WRITE + (64 << 10)  # a whole request with its headers and names
+ROOT = 1  # the node that a mount begins with
+MAX_NAME = 255  # bytes, as Linux' own file systems
+
+IN_HEADER = struct.Struct("<IIQQIIIHH")
+OUT_HEADER = struct.Struct("<IiQ")
+INIT_IN = struct.Struct("<4I")
+INIT_OUT = struct.Struct("<4I2H2I2H2I24x")
+ATTR = struct.Struct("<6Q10I")
+ENTRY_OUT = struct.Struct("<4Q2I")
+ATTR_OUT = struct.Struct("<Q2I")
+OPEN_OUT = struct.Struct("<QIi")
+STATFS_OUT = struct.Struct("<5Q3I28x")
+DIRENT = struct.Struct("<2Q2I")
+
+# The highest bit of a request's number says that it is sent again after a cut (FUSE_UNIQUE_RESEND).
+RESENT = 1 << 63
+
+
+class Op(enum.IntEnum):
+    LOOKUP = 1
+    FORGET = 2
+    GETATTR = 3
+    SETATTR = 4
+    READLINK = 5
+    SYMLINK = 6
+    MKNOD = 8
+    MKDIR = 9
+    UNLINK = 10
+    RMDIR = 11
+    RENAME = 12
+    LINK = 13
+    OPEN = 14
+    READ = 15
+    WRITE = 16
+    STATFS = 17
+    RELEASE = 18
+    FSYNC = 20
+    SETXATTR = 21
+    GETXATTR = 22
+    LISTXATTR = 23
+    REMOVEXATTR = 24
+    FLUSH = 25
+    INIT = 26
+    OPENDIR = 27
+    READDIR = 28
+    RELEASEDIR = 29
+    FSYNCDIR = 30
+    CREATE = 35
+    INTERRUPT = 36
+    DESTROY = 38
+    IOCTL = 39
+    BATCH_FORGET = 42
+    FALLOCATE = 43
+    READDIRPLUS = 44
+    RENAME2 = 45
+    LSEEK = 46
+    COPY_FILE_RANGE = 47
+    SYNCFS = 50
+
+
+class InitFlag(enum.IntFlag):
+    ASYNC_READ = 1 << 0
+    BIG_WRITES = 1 << 5
+    AUTO_INVAL_DATA = 1 << 12
+    DO_READDIRPLUS = 1 << 13
+    READDIRPLUS_AUTO = 1 << 14
+    ASYNC_DIO = 1 << 15
+    PARALLEL_DIROPS = 1 << 18
+    ABORT_ERROR = 1 << 21
+    MAX_PAGES = 1 << 22
+    HANDLE_KILLPRIV_V2 = 1 << 28
+    INIT_EXT = 1 << 30
+    HAS_RESEND = 1 << 39
+
+
+# What is asked of a kernel that offers it. Never the write-back cache: a host's append would stay unseen.
+WANTED = (
+    InitFlag.ASYNC_READ
+    | InitFlag.BIG_WRITES
+    | InitFlag.AUTO_INVAL_DATA
+    | InitFlag.DO_READDIRPLUS
+    | InitFlag.READDIRPLUS_AUTO
+    | InitFlag.ASYNC_DIO
+    | InitFlag.PARALLEL_DIROPS
+    | InitFlag.ABORT_ERROR
+    | InitFlag.MAX_PAGES
+    | InitFlag.HANDLE_KILLPRIV_V2
+    | InitFlag.INIT_EXT
+    | InitFlag.HAS_RESEND
+)
+
+
+class SetAttr(enum.IntFlag):
+    MODE = 1 << 0
+    UID = 1 << 1
+    GID = 1 << 2
+    SIZE = 1 << 3
+    ATIME = 1 << 4
+    MTIME = 1 << 5
+    FH = 1 << 6
+    ATIME_NOW = 1 << 7
+    MTIME_NOW = 1 << 8
+    KILL_SUIDGID = 1 << 11
+
+
+WRITE_CACHE, WRITE_KILL_SUIDGID = 1, 4  # flags of a WRITE
+OPEN_KILL_SUIDGID = 1  # flag of an OPEN or CREATE
+FOPEN_KEEP_CACHE, FOPEN_CACHE_DIR = 2, 8
+
+# Linux' numbers of errors, for hosts that number them otherwise (asm-generic/errno*.h).
+_LINUX = {
+    "EPERM": 1, "ENOENT": 2, "EINTR": 4, "EIO": 5, "ENXIO": 6, "E2BIG": 7, "EBADF": 9, "EAGAIN": 11,
+    "ENOMEM": 12, "EACCES": 13, "EFAULT": 14, "EBUSY": 16, "EEXIST": 17, "EXDEV": 18, "ENODEV": 19,
+    "ENOTDIR": 20, "EISDIR": 21, "EINVAL": 22, "ENFILE": 23, "EMFILE": 24, "ENOTTY": 25, "ETXTBSY": 26,
+    "EFBIG": 27, "ENOSPC": 28, "ESPIPE": 29, "EROFS": 30, "EMLINK": 31, "EPIPE": 32, "ERANGE": 34,
+    "EDEADLK": 35, "ENAMETOOLONG": 36, "ENOLCK": 37, "ENOSYS": 38, "ENOTEMPTY": 39, "ELOOP": 40,
+    "ENODATA": 61, "ENOATTR": 61, "EOVERFLOW": 75, "EOPNOTSUPP": 95, "ENOTSUP": 95, "ETIMEDOUT": 110,
+    "ESTALE": 116, "EDQUOT": 122,
+}  # fmt: skip
+
+
+class FrameError(Exception):
+    """The frame is not one that a kernel would send: whoever sent it is no kernel."""
+
+
+class Refused(Exception):
+    """A request is answered with an error. `number` is Linux' one."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.number = _LINUX[name]
+
+
+def linux_errno(number: int | None) -> int:
+    """The guest's number for an error of this host; EIO for what has none."""
+    return _LINUX.get(errno.errorcode.get(number or 0, ""), _LINUX["EIO"])
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    op: int
+    unique: int
+    node: int
+    uid: int
+    gid: int
+    pid: int
+    body: memoryview
+
+
+def read_request(frame: memoryview) -> Request:
+    """Raises FrameError."""
+    if len(frame) < IN_HEADER.size:
+        raise FrameError(f"a frame of {len(frame)} bytes")
+    length, op, unique, node, uid, gid, pid, extensions, _ = IN_HEADER.unpack_from(frame)
+    end = length - 8 * extensions
+    if length != len(frame) or end < IN_HEADER.size:
+        raise FrameError(f"a frame of {len(frame)} bytes says {length}")
+    return Request(op, unique, node, uid, gid, pid, frame[IN_HEADER.size : end])
+
+
+def frame_length(start: memoryview) -> int:
+    """The length of the frame that begins with these four bytes. Raises FrameError."""
+    length = int.from_bytes(start[:4], "little")
+    if not IN_HEADER.size <= length <= MAX_FRAME:
+        raise FrameError(f"a frame that says to have {length} bytes")
+    return length
+
+
+def reply(unique: int, body: bytes = b"") -> bytes:
+    return OUT_HEADER.pack(OUT_HEADER.size + len(body), 0, unique) + body
+
+
+def failure(unique: int, number: int) -> bytes:
+    return OUT_HEADER.pack(OUT_HEADER.size, -number, unique)
+
+
+def fields(layout: str, body: memoryview) -> tuple[int, ...]:
+    """Numbers at the start of a body. Raises FrameError where it is too short."""
+    size = struct.calcsize(layout)
+    if len(body) < size:
+        raise FrameError(f"a body of {len(body)} bytes where {size} belong")
+    return struct.unpack_from(layout, body)
+
+
+def names(body: memoryview, offset: int, count: int) -> list[bytes]:
+    """`count` texts that end with NUL each. Raises FrameError."""
+    parts = bytes(body[offset:]).split(b"\0", count)
+    if len(parts) != count + 1:
+        raise FrameError("a name does not end")
+    return parts[:count]
+
+
+def checked_name(name: bytes) -> bytes:
+    """One component of a path, and nothing that leads elsewhere. Raises FrameError, Refused."""
+    if not name or b"/" in name or name in (b".", b".."):
+        raise FrameError(f"a name that no kernel sends: {name[:40]!r}")
+    if len(name) > MAX_NAME:
+        raise Refused("ENAMETOOLONG")
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Init:
+    """What was agreed; `reply` is the body of the answer."""
+
+    minor: int
+    flags: InitFlag
+    reply: bytes
+
+
+def answer_init(body: memoryview) -> Init:
+    """Raises FrameError, and Refused for a kernel that is too old."""
+    major, minor, readahead, flags = INIT_IN.unpack_from(body) if len(body) >= INIT_IN.size else (0, 0, 0, 0)
+    if major != MAJOR or minor < LEAST_MINOR:
+        raise Refused("EOPNOTSUPP")
+    if flags & InitFlag.INIT_EXT and len(body) >= INIT_IN.size + 4:
+        flags |= int.from_bytes(body[INIT_IN.size : INIT_IN.size + 4], "little") << 32
+    agreed = InitFlag(flags & WANTED)
+    answer = INIT_OUT.pack(
+        MAJOR,
+        min(minor, MINOR),
+        readahead,
+        agreed & 0xFFFFFFFF,
+        64,  # requests in the background
+        48,  # from here on the kernel slows down those who cause them
+        MAX_WRITE,
+        1,  # nanoseconds: the grain of times
+        MAX_PAGES,
+        0,
+        agreed >> 32,
+        0,
+    )
+    return Init(min(minor, MINOR), agreed, answer)
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What a file shows. Times are in nanoseconds, `blocks` in units of 512 bytes."""
+
+    inode: int
+    size: int
+    blocks: int
+    atime: int
+    mtime: int
+    ctime: int
+    mode: int
+    links: int
+    uid: int
+    gid: int
+    device: int
+    block_size: int
+
+    def pack(self) -> bytes:
+        second = 1_000_000_000
+        # Times before 1970 are negative seconds in the field of an unsigned one.
+        whole = [time // second & 0xFFFFFFFFFFFFFFFF for time in (self.atime, self.mtime, self.ctime)]
+        return ATTR.pack(
+            self.inode & 0xFFFFFFFFFFFFFFFF, self.size, self.blocks, *whole,
+            self.atime % second, self.mtime % second, self.ctime % second,
+            self.mode, self.links, self.uid, self.gid, self.device, self.block_size, 0,
+        )  # fmt: skip
+
+
+def entry_out(node: int, attributes: Attributes, valid: int) -> bytes:
+    """A name that leads to a node, both trusted for `valid` seconds."""
+    return ENTRY_OUT.pack(node, 0, valid, valid, 0, 0) + attributes.pack()
+
+
+def attr_out(attributes: Attributes, valid: int) -> bytes:
+    return ATTR_OUT.pack(valid, 0, 0) + attributes.pack()
+
+
+def dirent(inode: int, offset: int, name: bytes, mode: int) -> bytes:
+    """One entry of a listing; `offset` is where the next one begins."""
+    entry = DIRENT.pack(inode & 0xFFFFFFFFFFFFFFFF, offset, len(name), mode >> 12 & 15) + name
+    return entry + bytes(-len(entry) % 8)

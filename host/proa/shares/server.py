@@ -1,0 +1,201 @@
+"""The share server's threads: frames from a stream to the operations, and replies back.
+
+The threads take turns in reading: who has read a frame lets the next one read, and answers it itself. So
+an answer changes no thread, and a slow disk holds up as many requests as there are threads, not all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import sys
+import threading
+from collections import OrderedDict
+
+assert sys.platform != "win32"  # as proa.system.beneath
+
+from proa.shares import protocol
+from proa.shares.operations import Body, Operations
+from proa.shares.protocol import FrameError, Op, Refused, Request
+
+log = logging.getLogger("proa.shares")
+
+THREADS = 8
+# Answers that are kept for a request that is sent again after a cut: more than can be under way at once.
+KEPT = 2048
+# What must not be done twice: a second time it would fail, or do harm.
+_ONCE = frozenset(
+    (
+        Op.SYMLINK, Op.MKNOD, Op.MKDIR, Op.UNLINK, Op.RMDIR, Op.RENAME, Op.RENAME2, Op.LINK, Op.CREATE,
+        Op.OPEN, Op.OPENDIR, Op.RELEASE, Op.RELEASEDIR, Op.SETXATTR, Op.REMOVEXATTR, Op.WRITE, Op.LOOKUP,
+        Op.COPY_FILE_RANGE,
+    )
+)  # fmt: skip
+
+
+class Answers:
+    """Which requests are done or under way, so that none is done twice. Safe for several threads."""
+
+    def __init__(self) -> None:
+        self._ready = threading.Condition()
+        self._known: OrderedDict[int, tuple[int, bytes] | None] = OrderedDict()  # None: under way
+
+    def begin(self, unique: int) -> tuple[int, bytes] | None:
+        """None where it is to be done now; else the error and the body that it was answered with."""
+        resent, plain = unique & protocol.RESENT, unique & ~protocol.RESENT
+        with self._ready:
+            if resent and plain in self._known:
+                self._ready.wait_for(lambda: self._known.get(plain, (0, b"")) is not None)
+                return self._known.get(plain)
+            self._known[plain] = None
+        return None
+
+    def end(self, unique: int, number: int, body: bytes) -> None:
+        with self._ready:
+            self._known[unique & ~protocol.RESENT] = (number, body)
+            while len(self._known) > KEPT:
+                self._known.popitem(last=False)
+            self._ready.notify_all()
+
+    def clear(self) -> None:
+        with self._ready:
+            self._known.clear()
+
+
+class Channel:
+    """One stream to the guest. Reading and writing each belong to one thread at a time."""
+
+    def __init__(self, stream: socket.socket) -> None:
+        self._stream = stream
+        self.reading = threading.Lock()
+        self._writing = threading.Lock()
+        self._buffer = bytearray(2 * protocol.MAX_FRAME)
+        self._view = memoryview(self._buffer)
+        self._start = self._end = 0
+
+    def read(self) -> memoryview | None:
+        """The next frame, which the caller owns; None at the end. Raises FrameError, OSError."""
+        if not self._fill(4):
+            return None
+        length = protocol.frame_length(self._view[self._start : self._start + 4])
+        if not self._fill(length):
+            return None
+        frame = memoryview(bytes(self._view[self._start : self._start + length]))
+        self._start += length
+        return frame
+
+    def _fill(self, wanted: int) -> bool:
+        if self._start + wanted > len(self._buffer):
+            rest = self._end - self._start
+            self._buffer[:rest] = bytes(self._view[self._start : self._end])
+            self._start, self._end = 0, rest
+        while self._end - self._start < wanted:
+            if self._start == self._end:
+                self._start = self._end = 0
+            taken = self._stream.recv_into(self._view[self._end :])
+            if not taken:
+                return False
+            self._end += taken
+        return True
+
+    def write(self, unique: int, number: int, body: Body) -> None:
+        """Send a reply, or a notice (`unique` 0, `number` its code negated). Raises OSError."""
+        head = protocol.OUT_HEADER.pack(protocol.OUT_HEADER.size + len(body), -number, unique)
+        with self._writing:
+            if len(body) < 4096:
+                self._stream.sendall(head + body)
+                return
+            sent = self._stream.sendmsg([head, body])
+            if sent < len(head) + len(body):
+                self._stream.sendall(memoryview(body)[max(0, sent - len(head)) :])
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.shutdown(socket.SHUT_RDWR)  # wakes who reads
+        self._stream.close()
+
+
+class Server:
+    """Serves one mount, over one stream after another."""
+
+    def __init__(self, operations: Operations, threads: int = THREADS) -> None:
+        self._operations = operations
+        self._count = threads
+        self._answers = Answers()
+        self._channel: Channel | None = None
+        self._threads: list[threading.Thread] = []
+
+    def serve(self, stream: socket.socket) -> None:
+        """Answer on this stream from now on; an earlier one is closed, and what it asked is ended first."""
+        self.close()
+        channel = self._channel = Channel(stream)
+        self._threads = [
+            threading.Thread(target=self._work, args=(channel,), name=f"share {number}", daemon=True)
+            for number in range(self._count)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """End the stream, and wait for what is under way."""
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.close()
+        for thread in self._threads:
+            thread.join()
+        self._threads = []
+
+    def join(self) -> None:
+        """Return when the guest has ended the stream."""
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self, channel: Channel) -> None:
+        try:
+            while True:
+                with channel.reading:
+                    frame = channel.read()
+                if frame is None:
+                    return
+                self._answer(channel, frame)
+        except FrameError as error:
+            log.error("the guest does not speak FUSE: %s", error)
+        except OSError as error:
+            log.info("the stream has ended: %s", error)
+        finally:
+            with contextlib.suppress(OSError):
+                channel.close()
+
+    def _answer(self, channel: Channel, frame: memoryview) -> None:
+        request = protocol.read_request(frame)
+        once = request.op in _ONCE
+        if once and (known := self._answers.begin(request.unique)) is not None:
+            channel.write(request.unique, *known)
+            return
+        try:
+            number, body = self._carry_out(request)
+        except BaseException:
+            if once:
+                self._answers.end(request.unique, protocol.linux_errno(None), b"")
+            raise
+        if once:
+            self._answers.end(request.unique, number, bytes(body or b""))
+        if body is not None:
+            channel.write(request.unique, number, body)
+
+    def _carry_out(self, request: Request) -> tuple[int, Body | None]:
+        """Linux' number of the error, and the body."""
+        try:
+            if request.op == Op.INIT:
+                self._answers.clear()  # another mount, whose numbers begin anew
+                return 0, protocol.answer_init(request.body).reply
+            return 0, self._operations.answer(request)
+        except Refused as error:
+            return error.number, b""
+        except OSError as error:
+            return protocol.linux_errno(error.errno), b""
+        except ValueError as error:
+            # A number that the system cannot take: an offset below 0, or a NUL where none may be.
+            log.info("a request with bad numbers: %s", error)
+            return protocol.linux_errno(22), b""

@@ -1,0 +1,286 @@
+"""From a node to the host's file, and from a name to a node: nothing outside the shares can be reached."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+assert sys.platform != "win32"  # as proa.system.beneath
+
+from proa.shares.nodes import Identity, Node, Nodes, Root
+from proa.shares.owners import Owner, Owners, bits_on_host
+from proa.shares.protocol import Attributes, Refused
+from proa.system import beneath
+from proa.system.beneath import Descriptor
+
+
+def identity(found: os.stat_result) -> Identity:
+    return found.st_dev, found.st_ino, found.st_mode >> 12
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What may be reached: shared folders, and what is never shared though it lies in one."""
+
+    roots: tuple[Root, ...] = ()
+    never: tuple[bytes, ...] = ()  # absolute paths, of what exists and of what does not yet
+
+
+@dataclass(frozen=True)
+class _Guarded:
+    """`Allowed`, by what can be compared at each look-up without a path."""
+
+    roots: dict[bytes, Root] = field(default_factory=dict)
+    above: frozenset[bytes] = frozenset((b"/",))
+    identities: frozenset[Identity] = frozenset()  # of what is never shared
+    names: frozenset[tuple[Identity, bytes]] = frozenset()  # the same, by folder and name
+    nested: dict[tuple[Identity, bytes], Root] = field(default_factory=dict)  # a share within a share
+
+
+@dataclass(frozen=True)
+class Located:
+    """A file under one of its names, proved to be the node's."""
+
+    parent: Descriptor
+    name: bytes
+    found: os.stat_result
+
+
+class Tree:
+    """All shares of a machine as one tree, with the host's paths in it."""
+
+    def __init__(self, allowed: Allowed, *, keep_owners: bool = True, most_folders: int = 1024) -> None:
+        self.nodes = Nodes(most_folders)
+        self.owners = Owners(keep=keep_owners)
+        self._guarded = _guard(allowed)
+        self._devices: dict[int, int] = {}
+        self._lock = threading.Lock()
+
+    def allow(self, allowed: Allowed) -> None:
+        """From now on this may be reached."""
+        self._guarded = _guard(allowed)
+
+    @property
+    def roots(self) -> tuple[Root, ...]:
+        return tuple(self._guarded.roots.values())
+
+    # -- nodes to files -----------------------------------------------------------------------
+
+    def node(self, number: int) -> Node:
+        """Raises Refused ESTALE for one that is not known (any more)."""
+        node = self.nodes.get(number)
+        if node is None:
+            raise Refused("ESTALE")
+        if node.root is not None and node.root.path not in self._guarded.roots:
+            raise Refused("EACCES")  # it is not shared any more
+        return node
+
+    def folder(self, node: Node) -> Descriptor:
+        """The folder of the host. Raises OSError, Refused."""
+        held = node.folder
+        if held is not None:
+            return held
+        if node.root is None:
+            raise Refused("EROFS")
+        if node.identity[2] != stat.S_IFDIR >> 12:
+            raise Refused("ENOTDIR")
+        if node.is_top:
+            opened = self._proved(beneath.open_root(node.root.path), node)
+            if opened is not None:
+                return opened
+        for place in reversed(tuple(node.places)):
+            try:
+                opened = self._proved(beneath.open_folder(self.folder(place[0]), place[1]), node)
+            except (OSError, Refused):
+                opened = None
+            if opened is not None:
+                return opened
+            self.nodes.left(node, place)
+        raise Refused("ESTALE")
+
+    def _proved(self, opened: Descriptor, node: Node) -> Descriptor | None:
+        if identity(os.fstat(opened.number)) != node.identity:
+            return None
+        self.nodes.keep(node, opened)
+        return opened
+
+    def locate(self, node: Node) -> Located:
+        """The file under a name that is still its own. Raises Refused ESTALE, ENOENT, OSError."""
+        if node.is_top or (node.folder is not None and not node.places):
+            folder = self.folder(node)
+            return Located(folder, b".", beneath.status(folder, b"."))
+        for place in reversed(tuple(node.places)):
+            try:
+                parent = self.folder(place[0])
+                found = beneath.status(parent, place[1])
+            except (FileNotFoundError, NotADirectoryError, Refused):
+                found = None
+            if found is not None and identity(found) == node.identity:
+                return Located(parent, place[1], found)
+            self.nodes.left(node, place)
+        raise Refused("ESTALE")
+
+    # -- names to nodes -----------------------------------------------------------------------
+
+    def guard(self, parent: Node, name: bytes) -> None:
+        """Raises Refused for a name that is never shared, or that lies above all shares."""
+        if (parent.identity, name) in self._guarded.names:
+            raise Refused("EACCES")
+        if parent.root is None:
+            raise Refused("EROFS")
+
+    def writable(self, node: Node) -> None:
+        """Raises Refused EROFS for what is shared for reading only."""
+        root = self._guarded.roots.get(node.root.path) if node.root is not None else None
+        if root is None or not root.writable:
+            raise Refused("EROFS")
+
+    def look_up(self, parent: Node, name: bytes) -> tuple[Node, Attributes]:
+        """The file under a name; the guest knows it once more. Raises OSError, Refused."""
+        if parent.root is None:
+            return self._look_up_above(parent, name)
+        self.guard(parent, name)
+        folder = self.folder(parent)
+        return self.take_in(parent, name, folder, beneath.status(folder, name))
+
+    def take_in(
+        self, parent: Node, name: bytes, folder: Descriptor, found: os.stat_result
+    ) -> tuple[Node, Attributes]:
+        """The node of what was just found under a name. Raises Refused for what is never shared."""
+        guarded, key = self._guarded, identity(found)
+        if key in guarded.identities:
+            raise Refused("EACCES")
+        root = guarded.nested.get((parent.identity, name)) if guarded.nested else None
+        assert parent.root is not None
+        node = self.nodes.seen(key, root or parent.root, (parent, name))
+        return node, self.attributes(node, Located(folder, name, found))
+
+    def _look_up_above(self, parent: Node, name: bytes) -> tuple[Node, Attributes]:
+        path = parent.above.rstrip(b"/") + b"/" + name
+        root = self._guarded.roots.get(path)
+        if root is not None:
+            folder = beneath.open_root(path)
+            found = os.fstat(folder.number)
+            if identity(found) in self._guarded.identities:
+                raise Refused("EACCES")
+            node = self.nodes.seen(identity(found), root, None)
+            if node.folder is None:
+                self.nodes.keep(node, folder)
+            return node, self.attributes(node, Located(folder, b".", found))
+        if path not in self._guarded.above:
+            raise Refused("ENOENT")
+        node = self.nodes.seen_above(path)
+        return node, self.attributes_above(node)
+
+    def names_above(self, node: Node) -> list[bytes]:
+        """What lies in a folder above all shares: the ways that lead to them."""
+        start = node.above.rstrip(b"/") + b"/"
+        ways = [*self._guarded.above, *self._guarded.roots]
+        return sorted({way[len(start) :].split(b"/")[0] for way in ways if way.startswith(start)} - {b""})
+
+    def hides(self, parent: Node, name: bytes) -> bool:
+        return (parent.identity, name) in self._guarded.names
+
+    # -- what a file shows --------------------------------------------------------------------
+
+    def attributes_of(self, node: Node) -> Attributes:
+        """Raises OSError, Refused."""
+        if node.root is None:
+            return self.attributes_above(node)
+        try:
+            return self.attributes(node, self.locate(node))
+        except Refused:
+            handles = node.open
+            if not handles:
+                raise
+            # It has no name any more, but the guest has it open.
+            return self._shown(os.fstat(handles[0].file.number), self._remembered(node))
+
+    def attributes(self, node: Node, at: Located) -> Attributes:
+        return self._shown(at.found, self.owner(node, at))
+
+    def owner(self, node: Node, at: Located) -> Owner | None:
+        """What the guest set, where it is still meant: the host's user may have changed the bits since."""
+        known = node.owner
+        if known is not None and known[0] == at.found.st_ctime_ns:
+            return Owner(*known[1]) if known[1] else None
+        kept = self.owners.read(at.parent, at.name, at.found)
+        # Every change of an attribute changes this time too.
+        node.owner = (at.found.st_ctime_ns, (kept.uid, kept.gid, kept.bits) if kept else None)
+        return kept
+
+    def _remembered(self, node: Node) -> Owner | None:
+        return Owner(*node.owner[1]) if node.owner is not None and node.owner[1] else None
+
+    def _shown(self, found: os.stat_result, kept: Owner | None) -> Attributes:
+        mode, uid, gid = found.st_mode, found.st_uid, found.st_gid
+        if kept is not None:
+            uid, gid = kept.uid, kept.gid
+            if mode & 0o777 == bits_on_host(kept.bits, folder=stat.S_ISDIR(mode)) or stat.S_ISLNK(mode):
+                mode = stat.S_IFMT(mode) | kept.bits
+        return Attributes(
+            inode=self._inode(found),
+            size=found.st_size,
+            blocks=found.st_blocks,
+            atime=found.st_atime_ns,
+            mtime=found.st_mtime_ns,
+            ctime=found.st_ctime_ns,
+            mode=mode,
+            links=found.st_nlink,
+            uid=uid,
+            gid=gid,
+            device=0,
+            block_size=found.st_blksize,
+        )
+
+    def _inode(self, found: os.stat_result) -> int:
+        """One number for the whole tree, though the shares lie on several disks."""
+        index = self._devices.get(found.st_dev)
+        if index is None:
+            with self._lock:
+                index = self._devices.setdefault(found.st_dev, len(self._devices))
+        return found.st_ino ^ index << 48
+
+    def attributes_above(self, node: Node) -> Attributes:
+        return Attributes(node.number, 0, 0, 0, 0, 0, stat.S_IFDIR | 0o755, 2, 0, 0, 0, 4096)
+
+
+def _guard(allowed: Allowed) -> _Guarded:
+    roots = {root.path: root for root in allowed.roots}
+    above = {b"/"}
+    for path in roots:
+        parts = path.split(b"/")[1:]
+        above.update(b"/" + b"/".join(parts[:count]) for count in range(1, len(parts)))
+    nested = {}
+    for path, root in roots.items():
+        if any(path != other and path.startswith(other.rstrip(b"/") + b"/") for other in roots):
+            nested.update({key: root for key in _by_parent([path])})
+    # A folder above one share may lie in another: there it is a real one.
+    return _Guarded(
+        roots=roots,
+        above=frozenset(above - roots.keys()),
+        identities=frozenset(found for path in allowed.never if (found := _identity_of(path))),
+        names=frozenset(_by_parent(allowed.never)),
+        nested=nested,
+    )
+
+
+def _by_parent(paths: Iterable[bytes]) -> list[tuple[Identity, bytes]]:
+    found = []
+    for path in paths:
+        folder, name = os.path.split(path)
+        parent = _identity_of(folder)
+        if parent is not None:
+            found.append((parent, name))
+    return found
+
+
+def _identity_of(path: bytes) -> Identity | None:
+    try:
+        return identity(os.stat(path))  # noqa: PTH116  (bytes)
+    except OSError:
+        return None  # it is not there, so nothing of it can be reached
