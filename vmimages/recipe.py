@@ -92,6 +92,7 @@ BOOT_MODULES = (
     "bridge",
     "crc32c_generic",
     "ext4",
+    "fuse",
     "ip6table_filter",
     "ip6table_nat",
     "iptable_filter",

@@ -13,7 +13,7 @@ import socket
 import sys
 from collections.abc import Callable, Coroutine
 
-from proa_guest import wire
+from proa_guest import share, wire
 from proa_guest.containers import Containers
 from proa_guest.control import ControlEnd, Facts, Order
 from proa_guest.execute import ExecEnd
@@ -47,6 +47,7 @@ class Agent:
             before_ready=containers.first_start,
         )
         self.sleeper = Sleeper(containers)
+        self.shares = share.inherited() is not None
         self.strangers = 0
         self.connections: set[asyncio.Transport] = set()
         self._forgotten: asyncio.TimerHandle | None = None
@@ -218,6 +219,8 @@ class Stream(asyncio.Protocol):
                 return ControlEnd(self._agent.facts, self._agent.orders(), self._agent.start)
             elif target == "exec":
                 return ExecEnd(content)
+            elif target == "share" and self._agent.shares:
+                return ShareEnd()
             else:
                 raise wire.WireError(f"this guest has no target {target[:80]!r}")
         far.join(near)
@@ -241,6 +244,23 @@ class Stream(asyncio.Protocol):
         transport.resume_reading()
         if self._eof:
             end.eof_received()
+
+
+class ShareEnd(asyncio.Protocol):
+    """Gives the connection to the relay of the host's folders, and keeps nothing of it."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.pause_reading()
+        connection = transport.get_extra_info("socket")
+        no_delay(connection)
+        try:
+            with socket.socket(fileno=os.dup(connection.fileno())) as stream:
+                share.hand_over(stream)
+        except OSError as error:
+            log(f"the host's folders have no relay: {error}")
+        finally:
+            transport.abort()  # closes this descriptor, not the connection
 
 
 def no_delay(connection: socket.socket) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import signal
@@ -16,17 +17,28 @@ class CommandFailed(Exception):
     """A command failed; the message has its last line."""
 
 
-def spawn(argv: list[str], log: str) -> int:
-    """Start a process in a session of its own, its output appended to `log`; its pid. Raises OSError."""
+def spawn(argv: list[str], log: str, handles: dict[int, int] | None = None) -> int:
+    """Start a process in a session of its own, its output appended to `log`; its pid. Raises OSError.
+
+    `handles`: numbers there -> descriptors here, which it gets besides.
+    """
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     actions = [
         (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
         (os.POSIX_SPAWN_OPEN, 1, log, flags, 0o600),
         (os.POSIX_SPAWN_DUP2, 1, 2),
     ]
-    return os.posix_spawnp(
-        argv[0], argv, ENVIRON, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_DEFAULT
-    )
+    given = dict(handles or {})
+    # First out of the way of each other's numbers; what is not given on closes itself.
+    high = {number: fcntl.fcntl(handle, fcntl.F_DUPFD_CLOEXEC, 64) for number, handle in given.items()}
+    actions += [(os.POSIX_SPAWN_DUP2, copy, number) for number, copy in high.items()]
+    try:
+        return os.posix_spawnp(
+            argv[0], argv, ENVIRON, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_DEFAULT
+        )
+    finally:
+        for copy in high.values():
+            os.close(copy)
 
 
 _DEFAULT = (signal.SIGPIPE, signal.SIGTERM, signal.SIGCHLD, signal.SIGINT)

@@ -12,7 +12,7 @@ import select
 import signal
 import time
 
-from proa_guest import disk, setup
+from proa_guest import disk, setup, share
 from proa_guest.commands import CommandFailed, last_line, now, run, spawn
 from proa_guest.oom import OutOfMemory
 from proa_guest.probes import BeatProbe, SocketProbe
@@ -61,6 +61,7 @@ class Init:
         self._welcome_pid = 0
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._told = ""
+        self._shares: int | None = None  # the mount of the host's folders: it ends with this
 
     # -- setting up ---------------------------------------------------------------------------
 
@@ -74,6 +75,7 @@ class Init:
             link, network = config["link"], config["network"]
             assert isinstance(link, dict) and isinstance(network, dict)
             setup.link_network(link)
+            self._mount_shares()
             self._start(self.services[0])  # early: it tells the host about the rest
             setup.network(network, str(config.get("name", "")))
             self.network = {"state": "ready", "message": ""}
@@ -95,6 +97,13 @@ class Init:
             say(f"disk {error.state}: {error}")
         self.tell()
 
+    def _mount_shares(self) -> None:
+        """Before the agent, which gets the descriptor; the mount is answered once the host has a stream."""
+        try:
+            self._shares = share.mount(share.FOLDER)
+        except OSError as error:
+            say(f"the host's folders cannot be mounted: {error}")
+
     # -- services -----------------------------------------------------------------------------
 
     def _start(self, service: Service) -> None:
@@ -103,7 +112,10 @@ class Init:
             # One that was killed left it, and dockerd does not start where that pid has a new owner.
             os.unlink(DOCKERD_PID)  # noqa: PTH108
         try:
-            pid = spawn(service.argv, f"{LOGS}/{service.name}.log")
+            handles = None
+            if service.name == "agent" and self._shares is not None:
+                handles = {share.HANDLE: self._shares}  # and nobody else: it is the host's folders
+            pid = spawn(service.argv, f"{LOGS}/{service.name}.log", handles)
         except OSError as error:
             service.not_started(str(error.strerror), now())
             return
@@ -242,6 +254,8 @@ class Init:
             except ProcessLookupError:
                 break
             self._drain(2.0)
+        if self._shares is not None:
+            os.close(self._shares)  # the last holder: else the sync would wait for the host
         if self.disk["state"] in ("ready", "full"):
             disk.unmount()
         os.sync()

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
 from proa.agent.configure import Configurator
+from proa.agent.share_rules import ShareRules
 from proa.agent.unasked import UnaskedStart
 from proa.drivers.base import Driver
+from proa.engine.mounts import HostMount, Target
 from proa.engine.proxy import EngineProxy
 from proa.images.store import ImageStore
 from proa.link.stream import LinkStream
@@ -30,6 +32,7 @@ from proa.ports.engine_api import EngineApi
 from proa.ports.forwarder import PortForwarder
 from proa.ports.planner import Binding, Key
 from proa.ports.watcher import PortWatcher
+from proa.shares.host import ShareHost
 from proa.system.activation import Listeners
 from proa.system.paths import Places
 from proa.system.tasks import Tasks
@@ -37,6 +40,7 @@ from proa.system.tasks import Tasks
 log = logging.getLogger("proa.agent")
 
 IDLE_LOOK = 5.0  # seconds between looks at a machine's use
+SHARES_TIMEOUT = 30.0  # seconds that a container waits for this computer's folders
 CLOCK_LOOK = 2.0  # seconds between looks at the host's clocks
 
 
@@ -70,14 +74,22 @@ class Attendant:
             emit=emit,
             on_asleep=self._asleep,
             ports=self._saved_ports,
+            on_link=self._linked,
         )
+        paths = self.machine.paths
+        self._rules = ShareRules(places, self.machine.config)
+        self.shares = ShareHost(name, paths.shares, paths.shares_log, self._rules.shared)
         self._emit = emit
         self._holder = holder
         self.config = Configurator(self.machine, store, images, driver)
         self._tasks = Tasks(f"attendant {name}")
         self._unasked = UnaskedStart(self.machine, store, self._tasks)
         self._proxy = EngineProxy(
-            self._open_engine, settled=self._ports_settled, machine=name, asleep=self._falls_asleep
+            self._open_engine,
+            settled=self._ports_settled,
+            machine=name,
+            asleep=self._falls_asleep,
+            share=self._share,
         )
         self._forwarder: PortForwarder | None = None
         self._watcher: PortWatcher | None = None
@@ -126,6 +138,19 @@ class Attendant:
     def holds(self, key: Key) -> str | None:
         """The container whose port this machine binds where `key` would have to be bound."""
         return self._forwarder.holds(key) if self._forwarder else None
+
+    def _linked(self, session: Session, fresh: bool) -> None:
+        """The guest can be spoken to: its mount of this computer's folders is answered."""
+        self.shares.begin(fresh=fresh)
+        session.tasks.supervise(lambda: self.shares.keep(session.pool), name="shares")
+
+    async def _share(self, wanted: Sequence[HostMount]) -> dict[str, Target]:
+        """Have host paths ready in the guest. Raises NotShared, ProaError."""
+        targets = await asyncio.to_thread(self._rules.targets, wanted)
+        (await self._open_engine()).abort()  # the machine may sleep
+        await self.shares.ready(SHARES_TIMEOUT)
+        await self.shares.refresh()
+        return targets
 
     async def _up(self, session: Session) -> None:
         """The engine answers: bind what it publishes before anybody is told so."""

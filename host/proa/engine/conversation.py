@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -21,6 +21,7 @@ from proa.engine.http import (
     HttpError,
     LengthBody,
     NoBody,
+    UntilCloseBody,
     parse_request,
     parse_response,
     request_body,
@@ -78,12 +79,20 @@ class Splice:
     to_client: bytes
 
 
-Command = OpenEngine | ToEngine | EngineEof | ToClient | CloseEngine | CloseClient | Settle | Splice
+@dataclass(frozen=True)
+class Share:
+    """Have these host paths ready for the guest, then answer with shared() or not_shared()."""
+
+    wanted: tuple[mounts.HostMount, ...]
+
+
+Command = OpenEngine | ToEngine | EngineEof | ToClient | CloseEngine | CloseClient | Settle | Splice | Share
 
 
 class _Phase(enum.Enum):
     IDLE = enum.auto()  # between requests
     INSPECT = enum.auto()  # the body is being read before it may pass
+    SHARING = enum.auto()  # host folders are made ready for it
     OPENING = enum.auto()  # the engine's stream is on its way
     EXCHANGE = enum.auto()  # a request is under way
     SETTLING = enum.auto()  # the answer waits for ports
@@ -95,7 +104,9 @@ class _Phase(enum.Enum):
 class Conversation:
     """Feed it events; each returns the commands to carry out, in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, shares: bool = False) -> None:
+        """`shares`: host folders may be mounted, by the guest's names of them; else all are refused."""
+        self._shares = shares
         self._phase = _Phase.IDLE
         self._client = HeadBuffer()
         self._engine = HeadBuffer()
@@ -109,6 +120,9 @@ class Conversation:
         self._held = bytearray()  # its original bytes
         self._pending = b""  # what goes to the engine first, once it is open
         self._waiting = bytearray()  # what the engine said while ports settle
+        self._content = b""  # a body that waits for host folders
+        self._shown: bytearray | None = None  # an answer that is read to the end before it is passed on
+        self._shown_content = bytearray()
         self._told = b""  # the last bytes of the answer that were passed on
         self._goes_on = False  # the next answer of the engine goes on with one that the client has begun
 
@@ -211,7 +225,7 @@ class Conversation:
         if self._phase is not _Phase.EXCHANGE:
             return self._over()  # it speaks without having been asked
         if self._response is not None:
-            return self._guard(lambda: self._pass_answer(data))
+            return self._guard(lambda: (self._pass_answer if self._shown is None else self._gather)(data))
         self._engine.feed(data)
         return self._guard(self._take_answer)
 
@@ -287,18 +301,36 @@ class Conversation:
         if not self._request_body.done:
             return []
         content = bytes(self._held if isinstance(self._request_body, LengthBody) else self._inspected)
+        wanted: list[mounts.HostMount] = []
         if content:
             try:
-                paths = mounts.host_paths(content)
+                wanted = mounts.host_mounts(content)
             except mounts.NotJson:
-                paths = []  # the engine says so, in its own words
+                wanted = []  # the engine says so, in its own words
             except mounts.Unreadable as error:
                 return self._refuse(
                     400, f"the request's body cannot be looked through: {error} [bad-request]", keep=True
                 )
-            if paths:
-                return self._refuse(400, f"{mounts.refusal(paths[0])} [host-folder-not-shared]", keep=True)
+        if wanted and self._shares:
+            self._phase, self._content = _Phase.SHARING, content
+            return [Share(tuple(wanted))]
+        if wanted:
+            told = f"{mounts.refusal(wanted[0].path)} [host-folder-not-shared]"
+            return self._refuse(400, told, keep=True)
         return self._send(_without_expect(self._request) + bytes(self._held))
+
+    def shared(self, targets: Mapping[str, mounts.Target]) -> list[Command]:
+        """The host paths are there for the guest: the request goes on with its names of them."""
+        if self._phase is not _Phase.SHARING:
+            return []
+        assert self._request is not None
+        content, self._content = mounts.rewrite(self._content, targets), b""
+        return self._send(_with_length(self._request.raw, len(content)) + content)
+
+    def not_shared(self, status: int, message: str) -> list[Command]:
+        """One of the host paths is not for containers."""
+        self._content = b""
+        return self._refuse(status, message, keep=True) if self._phase is _Phase.SHARING else []
 
     def _send(self, data: bytes) -> list[Command]:
         if self._engine_open:
@@ -334,17 +366,53 @@ class Conversation:
                 self._goes_on = False
                 # The client has had this head, and is in the middle of the body.
                 return self._pass_answer(self._engine.take_all()) if head.status == 200 else self._over()
-            self._told = b""
-            self._response_body = response_body(head, self._request.method)
-            rest = self._engine.take_all()
-            if self._is_hijacked(head):
-                self._phase = _Phase.RAW
-                return [*commands, Splice(self._client.take_all(), raw + rest)]
-            if self._settles(head):
-                self._phase = _Phase.SETTLING
-                self._waiting += rest
-                return [*commands, Settle()]
-            return commands + self._pass_answer(rest, raw)
+            return commands + self._begin_answer(head, raw, self._engine.take_all())
+        return commands
+
+    def _begin_answer(self, head: Head, raw: bytes, rest: bytes) -> list[Command]:
+        """Of an answer the head is there, and `rest` of its body."""
+        assert self._request is not None
+        self._told = b""
+        self._response_body = response_body(head, self._request.method)
+        if self._is_hijacked(head):
+            self._phase = _Phase.RAW
+            return [Splice(self._client.take_all(), raw + rest)]
+        if self._settles(head):
+            self._phase = _Phase.SETTLING
+            self._waiting += rest
+            return [Settle()]
+        if self._is_shown():
+            self._shown, self._shown_content = bytearray(raw), bytearray()
+            self._response_body = response_body(head, self._request.method, self._shown_content)
+            return self._gather(rest)
+        return self._pass_answer(rest, raw)
+
+    def _is_shown(self) -> bool:
+        """Whether its body may name host paths as the guest has them."""
+        assert self._request is not None
+        return (
+            self._shares
+            and not isinstance(self._response_body, (NoBody, UntilCloseBody))
+            and mounts.shows_mounts(self._request.target)
+        )
+
+    def _gather(self, data: bytes) -> list[Command]:
+        """Read such an answer to its end; one without a host path goes on as it came."""
+        assert self._shown is not None
+        taken = self._response_body.feed(data)
+        self._shown += data[:taken]
+        if not self._response_body.done and len(self._shown) <= MAX_INSPECTED:
+            return []
+        whole, self._shown = bytes(self._shown), None
+        content, self._shown_content = bytes(self._shown_content), bytearray()
+        if self._response_body.done and (changed := mounts.shown(content)) != content:
+            assert self._response is not None
+            whole = _with_length(self._response.raw, len(changed)) + changed
+        commands: list[Command] = [ToClient(whole)]
+        if self._response_body.done:
+            if taken < len(data):
+                return [*commands, *self._over()]  # more than was asked for
+            commands += self._answered()
         return commands
 
     def _is_hijacked(self, head: Head) -> bool:
@@ -431,6 +499,14 @@ def _without_expect(head: Head) -> bytes:
         return head.raw
     lines = [line for line in head.raw.split(b"\n") if not line.lower().startswith(b"expect:")]
     return b"\n".join(lines)
+
+
+def _with_length(head: bytes, length: int) -> bytes:
+    """The head for a body of that many bytes, whatever it said of its body before."""
+    ours = (b"content-length:", b"transfer-encoding:", b"trailer:", b"expect:")
+    lines = [line.rstrip(b"\r") for line in head.split(b"\n")]
+    kept = [line for line in lines if line and not line.lower().startswith(ours)]
+    return b"\r\n".join([*kept, b"Content-Length: %d" % length, b"", b""])
 
 
 def _with_query(head: Head, more: bytes) -> bytes:

@@ -220,13 +220,18 @@ class NoBody:
 
 
 class LengthBody:
-    def __init__(self, length: int) -> None:
+    """`content` gets the body as well, where somebody wants to read it."""
+
+    def __init__(self, length: int, content: bytearray | None = None) -> None:
         self._left = length
+        self._content = content
         self.done = length == 0
 
     def feed(self, data: bytes) -> int:
         taken = min(self._left, len(data))
         self._left -= taken
+        if self._content is not None:
+            self._content += data[:taken]
         self.done = self._left == 0
         return taken
 
@@ -293,11 +298,11 @@ def request_body(head: Head, content: bytearray | None = None) -> Body:
     return LengthBody(int(lengths[0])) if lengths else NoBody()
 
 
-def response_body(head: Head, method: bytes) -> Body:
-    """RFC 9112 6.3."""
+def response_body(head: Head, method: bytes, content: bytearray | None = None) -> Body:
+    """RFC 9112 6.3. `content` gets what the body carries, where somebody wants to read it."""
     if method == b"HEAD" or head.status in (204, 304) or head.status < 200:
         return NoBody()
     if head.all(b"transfer-encoding"):
-        return ChunkedBody()
+        return ChunkedBody(content)
     lengths = head.all(b"content-length")
-    return LengthBody(int(lengths[0])) if lengths else UntilCloseBody()
+    return LengthBody(int(lengths[0]), content) if lengths else UntilCloseBody()

@@ -9,8 +9,11 @@ from __future__ import annotations
 import json
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes, urlsplit
+
+from proa.model.host_path import GUEST_ROOT
 
 _VERSION = re.compile(r"^/v[0-9][0-9.]*(?=/)")
 _INSPECTED = re.compile(r"/(containers/create|volumes/create|services/create|services/[^/]+/update)")
@@ -19,6 +22,12 @@ _WINDOWS = re.compile(r"^[A-Za-z]:[\\/]")
 GUEST_SOCKETS = ("/var/run/docker.sock", "/run/docker.sock")
 GUEST_FOLDERS = ("/lib/modules", "/sys", "/proc", "/var/lib/docker")
 _BIND_TYPES = ("none", "bind", "rbind")
+# Words of a bind for other systems' engines: caches that are not needed here, labels that the guest lacks.
+_MEANT_FOR_OTHERS = ("cached", "delegated", "consistent", "default", "z")
+# Answers that name a mount's source.
+_SHOWS = re.compile(
+    r"/(containers(/[^/]+)?/(json|create|start)|volumes(/[^/]+)?|services(/.+)?|tasks(/[^/]+)?|system/df)"
+)
 
 
 class Unreadable(Exception):
@@ -33,6 +42,21 @@ class _Pairs(list[tuple[str, object]]):
     """A JSON object with all its pairs, in order, the doubled ones too."""
 
 
+class _Number(str):
+    """A number as it was written."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a body names a host path, and how another one is put there."""
+
+    path: str
+    put: Callable[[Target], None]
+    creates: bool = False
+
+
 def path_of(target: bytes) -> str:
     """A request target's path as the engine's router sees it: decoded, cleaned, without the version."""
     text = target.decode("latin-1")
@@ -42,25 +66,76 @@ def path_of(target: bytes) -> str:
     return _VERSION.sub("", cleaned)
 
 
+def shows_mounts(target: bytes) -> bool:
+    """Whether an answer to it may name host paths, which the guest has elsewhere."""
+    return _SHOWS.fullmatch(path_of(target)) is not None
+
+
+def shown(answer: bytes) -> bytes:
+    """An engine's JSON answer with the host's names of paths."""
+    return answer.replace(GUEST_ROOT.encode() + b"/", b"/")
+
+
 def carries_mounts(method: bytes, target: bytes) -> bool:
     return method.upper() == b"POST" and _INSPECTED.fullmatch(path_of(target)) is not None
 
 
-def host_paths(body: bytes) -> list[str]:
+@dataclass(frozen=True)
+class HostMount:
+    """A host path that a request names, and what the API says of one that does not exist."""
+
+    path: str
+    creates: bool  # `-v` makes the folder; `--mount` fails
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the guest has a host path."""
+
+    path: str
+    writable: bool
+
+
+def host_mounts(body: bytes) -> list[HostMount]:
     """Every path in the body that would be one of the host's, in order. Raises NotJson, Unreadable."""
-    decoder = json.JSONDecoder(object_pairs_hook=_Pairs, strict=False)
+    found: dict[str, HostMount] = {}
+    for place in _places(_decoded(body)[0]):
+        path = place.path
+        if not is_guests(path):
+            creates = place.creates and (path not in found or found[path].creates)
+            found[path] = HostMount(path, creates)
+    return list(found.values())
+
+
+def rewrite(body: bytes, targets: Mapping[str, Target]) -> bytes:
+    """The body with the guest's paths in place of the host's. Raises NotJson, Unreadable, KeyError."""
+    content, rest = _decoded(body)
+    for place in list(_places(content)):
+        if not is_guests(place.path):
+            place.put(targets[place.path])
+    return _encoded(content).encode("utf-8", "surrogatepass") + rest
+
+
+def _decoded(body: bytes) -> tuple[object, bytes]:
+    """The first value in the body, and what stands behind it, which the engine's decoder may let pass."""
+    decoder = json.JSONDecoder(object_pairs_hook=_Pairs, strict=False, parse_float=_Number, parse_int=_Number)
+    text = body.decode("utf-8", "replace").lstrip(" \t\r\n")
     try:
-        # Only the first value: the engine's decoder may let pass what stands behind it.
-        content, _ = decoder.raw_decode(body.decode("utf-8", "replace").lstrip(" \t\r\n"))
+        content, end = decoder.raw_decode(text)
     except json.JSONDecodeError as error:
         raise NotJson(str(error)) from error  # what Python's decoder refuses, Go's does too
     except (ValueError, RecursionError) as error:
         raise Unreadable(str(error)) from error
-    found: list[str] = []
-    for path in _named(content):
-        if not is_guests(path) and path not in found:
-            found.append(path)
-    return found
+    return content, text[end:].encode()
+
+
+def _encoded(value: object) -> str:
+    """As it came, doubled keys and long numbers too."""
+    if isinstance(value, _Pairs):
+        return "{" + ",".join(f"{json.dumps(key)}:{_encoded(item)}" for key, item in value) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_encoded, value)) + "]"
+    return str(value) if isinstance(value, _Number) else json.dumps(value)
 
 
 def is_guests(path: str) -> bool:
@@ -94,28 +169,60 @@ def _every(value: object, *names: str) -> Iterator[object]:
                 yield from _every(item, *names[1:])
 
 
-def _named(content: object) -> Iterator[str]:
-    for bind in _every(content, "hostconfig", "binds"):
-        if isinstance(bind, str) and is_host_path(source := _source(bind)):
-            yield source
+def _places(content: object) -> Iterator[_Place]:
+    for binds in _every_list(content, "hostconfig", "binds"):
+        for index, bind in enumerate(binds):
+            if isinstance(bind, str) and is_host_path(source := _source(bind)):
+                yield _Place(source, _put_bind(binds, index, bind, source), creates=True)
     for mounts in (("hostconfig", "mounts"), ("tasktemplate", "containerspec", "mounts"), ("mounts",)):
         for mount in _every(content, *mounts):
             yield from _of_mount(mount)
     yield from _of_options(content, "driveropts")
 
 
-def _of_mount(mount: object) -> Iterator[str]:
+def _every_list(value: object, *names: str) -> Iterator[list[object]]:
+    """All lists at the path of keys `names`, themselves and not their items."""
+    for owner in _every(value, *names[:-1]):
+        if isinstance(owner, _Pairs):
+            for key, item in owner:
+                if _same(key, names[-1]) and isinstance(item, list) and not isinstance(item, _Pairs):
+                    yield item
+
+
+def _put_bind(binds: list[object], index: int, bind: str, source: str) -> Callable[[Target], None]:
+    def put(target: Target) -> None:
+        inside, _, options = bind[len(source) + 1 :].partition(":")
+        words = [word for word in options.split(",") if word and word.casefold() not in _MEANT_FOR_OTHERS]
+        if not target.writable:
+            words = ["ro", *(word for word in words if word not in ("rw", "ro"))]
+        binds[index] = ":".join([target.path, inside, *([",".join(words)] if words else [])])
+
+    return put
+
+
+def _of_mount(mount: object) -> Iterator[_Place]:
     if not isinstance(mount, _Pairs):
         return
     kinds = [kind.casefold() for kind in _every(mount, "type") if isinstance(kind, str)]
-    for source in _every(mount, "source"):
-        if isinstance(source, str) and source and ("bind" in kinds or is_host_path(source)):
-            yield source
+    creates = any(value is True for value in _every(mount, "bindoptions", "createmountpoint"))
+    for index, (key, source) in enumerate(mount):
+        named = _same(key, "source") and isinstance(source, str) and source
+        if named and isinstance(source, str) and ("bind" in kinds or is_host_path(source)):
+            yield _Place(source, _put_mount(mount, index), creates)
     for driver in _every(mount, "volumeoptions", "driverconfig"):
         yield from _of_options(driver, "options")
 
 
-def _of_options(value: object, name: str) -> Iterator[str]:
+def _put_mount(mount: _Pairs, index: int) -> Callable[[Target], None]:
+    def put(target: Target) -> None:
+        mount[index] = (mount[index][0], target.path)
+        if not target.writable:
+            mount.append(("ReadOnly", True))  # the last of several counts
+
+    return put
+
+
+def _of_options(value: object, name: str) -> Iterator[_Place]:
     """`device` of a volume's driver options, where they ask for a bind."""
     for options in _every(value, name):
         if not isinstance(options, _Pairs):
@@ -127,9 +234,19 @@ def _of_options(value: object, name: str) -> Iterator[str]:
         binds = any(kind in _BIND_TYPES for kind in kinds) or any(
             word.casefold() in ("bind", "rbind") for word in words
         )
-        for key, device in options:
+        for index, (key, device) in enumerate(options):
             if key == "device" and isinstance(device, str) and binds and is_host_path(device):
-                yield device
+                yield _Place(device, _put_device(options, index))
+
+
+def _put_device(options: _Pairs, index: int) -> Callable[[Target], None]:
+    def put(target: Target) -> None:
+        options[index] = ("device", target.path)
+        if not target.writable:
+            given = next((item for key, item in options if key == "o" and isinstance(item, str)), "")
+            options.append(("o", f"{given},ro".lstrip(",")))
+
+    return put
 
 
 def _source(bind: str) -> str:

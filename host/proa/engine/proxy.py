@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from proa.engine import conversation as say
 from proa.engine.conversation import Command, Conversation
+from proa.engine.mounts import HostMount, Target
 from proa.model.errors import ProaError
 from proa.system.tasks import Tasks
 from proa_guest.relay import HIGH, LOW, End, reset
@@ -28,6 +29,18 @@ class EngineStream(Protocol):
     def attach(self, protocol: asyncio.Protocol) -> None: ...
 
 
+class NotShared(Exception):
+    """A host path that containers do not get; the engine's status for it, and what the user is told."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+# Raises NotShared, ProaError.
+ShareFolders = Callable[[Sequence[HostMount]], Awaitable[Mapping[str, Target]]]
+
+
 class EngineProxy:
     """One machine's engine socket."""
 
@@ -38,8 +51,13 @@ class EngineProxy:
         settled: Callable[[], Awaitable[None]],
         machine: str,
         asleep: Callable[[], bool] = lambda: False,
+        share: ShareFolders | None = None,
     ) -> None:
-        """`asleep` says whether the machine was suspended: who listens to its events then hears on later."""
+        """`asleep` says whether the machine was suspended: who listens to its events then hears on later.
+
+        `share` makes host paths ready for the guest; without it every mount of one is refused.
+        """
+        self.share = share
         self.asleep = asleep
         self.open_stream = open_stream
         self.settled = settled
@@ -83,7 +101,7 @@ class Client(asyncio.Protocol):
 
     def __init__(self, proxy: EngineProxy) -> None:
         self._proxy = proxy
-        self._conversation = Conversation()
+        self._conversation = Conversation(shares=proxy.share is not None)
         self._transport: asyncio.Transport | None = None
         self._engine: EngineSide | None = None
         self._raw: asyncio.Transport | None = None  # the connection, once it was spliced
@@ -158,9 +176,7 @@ class Client(asyncio.Protocol):
         try:
             stream = await self._proxy.open_stream()
         except ProaError as error:
-            words = f"{error.message} [{error.code}]"
-            told = ". ".join(part for part in (words, error.why, error.hint) if part)
-            self._do(self._conversation.engine_failed(told))
+            self._do(self._conversation.engine_failed(_words(error)))
             return
         self._engine = EngineSide(self)
         stream.attach(self._engine)
@@ -175,6 +191,17 @@ class Client(asyncio.Protocol):
         except ProaError as error:
             log.warning("published ports: %s", error)
         self._do(self._conversation.settled())
+
+    async def _share(self, wanted: tuple[HostMount, ...]) -> None:
+        assert self._proxy.share is not None
+        try:
+            targets = await self._proxy.share(wanted)
+        except NotShared as error:
+            self._do(self._conversation.not_shared(error.status, str(error)))
+        except ProaError as error:
+            self._do(self._conversation.not_shared(503, _words(error)))
+        else:
+            self._do(self._conversation.shared(targets))
 
     # -- commands -----------------------------------------------------------------------------
 
@@ -202,6 +229,8 @@ class Client(asyncio.Protocol):
                 self._proxy.tasks.start(self._open(), name="open the engine")
             case say.Settle():
                 self._proxy.tasks.start(self._settle(), name="settle ports")
+            case say.Share(wanted):
+                self._proxy.tasks.start(self._share(wanted), name="share folders")
 
     def _close_engine(self) -> None:
         side, self._engine = self._engine, None
@@ -241,6 +270,11 @@ class Client(asyncio.Protocol):
             _reading(self._transport, self._conversation.wants_client and not self._engine_full)
         if self._engine is not None and self._engine.transport is not None:
             _reading(self._engine.transport, self._conversation.wants_engine and not self._client_full)
+
+
+def _words(error: ProaError) -> str:
+    """An error on one line, as the engine tells its own."""
+    return ". ".join(part for part in (f"{error.message} [{error.code}]", error.why, error.hint) if part)
 
 
 def _reading(transport: asyncio.Transport, wanted: bool) -> None:

@@ -56,9 +56,11 @@ class Machine:
         emit: Emit,
         ports: Callable[[], tuple[SavedPort, ...]] = tuple,
         on_asleep: Callable[[], Awaitable[None]] | None = None,
+        on_link: Callable[[Session, bool], None] = lambda session, fresh: None,
     ) -> None:
         """`on_up` and `on_down` are told when a session begins and ends; `on_asleep` instead of `on_down`
-        when it was suspended, and `ports` is what is to be held while it sleeps."""
+        when it was suspended, and `ports` is what is to be held while it sleeps. `on_link` is told early,
+        before containers run, and whether the guest was just booted (`fresh`) or goes on."""
         self.name = name
         self.paths: MachinePaths = places.machine(name)
         self.session: Session | None = None
@@ -73,7 +75,8 @@ class Machine:
         self._view = View(self, store, self._memo, self._guardian, engine)
         self._on_asleep = on_asleep or on_down
         self._ports = ports
-        self.sleeper = Sleeper(name, self.paths, driver)
+        self._on_link = on_link
+        self.sleeper = Sleeper(name, self.paths, driver, lambda session: on_link(session, False))
         self.streams = OpenStreams()
         self._booter = Booter(
             self.paths, places=places, store=store, images=images, driver=driver, sleeper=self.sleeper
@@ -248,6 +251,7 @@ class Machine:
         session.started_with = record.started_with or "cold"
         session.start_seconds = record.start_seconds
         session.fingerprint = record.fingerprint
+        self._on_link(session, False)
         self._tasks.start(self._watch(session), name="watch")
         self._adoption = self._tasks.start(self._finish_adoption(session, found.todo), name="adoption")
 
@@ -368,6 +372,7 @@ class Machine:
         except ProaError:
             await self._quit(session)
             raise
+        self._on_link(session, True)
         return session
 
     async def _restore(self, config: MachineConfig, say: Say) -> Session | None:

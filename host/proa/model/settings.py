@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from proa.model import shares
 from proa.model.errors import ProaError
 from proa.model.sizes import parse_duration, parse_size, show_size
 
@@ -190,6 +191,16 @@ def _path(value: Any) -> str:
     return str(value)
 
 
+def _share(value: Any) -> str:
+    return value if value == shares.USUAL else str(shares.Share.parse(_text(value)))
+
+
+def _owner(value: Any) -> str:
+    if value not in ("keep", "user"):
+        raise ValueError("it must be keep or user")
+    return str(value)
+
+
 _REGISTRY = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+)(:\d{1,5})?|[0-9a-fA-F:.]+/\d{1,3}")
 
 
@@ -247,6 +258,8 @@ MIRRORS = Kind("a list of URLs", _words, _list_of(_mirror))
 REGISTRIES = Kind("a list of registries", _words, _list_of(_registry))
 PATHS = Kind("a list of files", _paths, _list_of(_path))
 HOSTS = Kind("a list of hosts", _words, _list_of(_text))
+SHARES = Kind("a list of folders", _words, _list_of(_share))
+OWNER = Kind("keep or user", _one, _owner)
 JSON = Kind("a value of daemon.json", _json_or_text, _plain)
 
 
@@ -272,6 +285,19 @@ SETTINGS = (
     ),
     Setting(
         "idle.with_containers", BOOLEAN, False, "Suspend it also while containers run.", "true", Effect.LIVE
+    ),
+    Setting(
+        "shares.folders", SHARES, [shares.USUAL],
+        "Folders of this computer that containers may mount, with all below them; `:ro` for reading only, "
+        "and `usual` is your home and the temporary folders. Keys and logins in them (~/.ssh and the like) "
+        "are kept back unless they are named here themselves.",
+        "usual,/data:ro", Effect.LIVE,
+    ),
+    Setting(
+        "shares.owner", OWNER, "keep",
+        "keep: containers see the owners and modes that they set, and on this computer the files are yours; "
+        "user: containers see yours.",
+        "user", Effect.LIVE,
     ),
     Setting("image", TEXT, "", "A guest image's id; empty is the newest there is.", '""'),
     Setting(

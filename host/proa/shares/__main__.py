@@ -1,22 +1,29 @@
 """The share server's process: python -m proa.shares NUMBER, a socket that it is told by and answers on.
 
-One JSON object a line each way. `{"op": "config", "roots": [[PATH, WRITABLE], ...], "never": [PATH, ...],
-"owner": "keep" | "user"}` comes first; `{"op": "stream"}` with a descriptor gives it a stream to the guest.
-The process ends when the socket does.
+One JSON object a line each way. First comes `{"op": "config", "roots": [[PATH, WRITABLE], ...],
+"never": [PATH, ...], "owner": "keep" | "user", "state": PATH, "fresh": BOOL}`; with `fresh` what an
+earlier server left at `state` is of another guest. A later one changes what is shared. `{"op": "stream"}`
+with a descriptor gives it a stream to the guest; `{"event": "ended"}` says that this has broken.
+The process ends when the socket does, and leaves its state for the next one.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
 import resource
 import socket
 import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 assert sys.platform != "win32"  # as proa.system.beneath
 
+from proa.shares import state
 from proa.shares.nodes import Root
 from proa.shares.operations import Operations
 from proa.shares.server import Server
@@ -26,36 +33,67 @@ log = logging.getLogger("proa.shares")
 MOST_LINE = 1 << 20
 
 
+class Process:
+    """What the orders act on."""
+
+    def __init__(self, control: socket.socket, folders: int) -> None:
+        self._control = control
+        self._sending = threading.Lock()
+        self._tree = Tree(Allowed(), most_folders=folders)
+        self._operations = Operations(self._tree)
+        self._server = Server(self._operations)
+        self._state: Path | None = None
+        self._lock = -1
+
+    def run(self) -> None:
+        for message, handles in _messages(self._control):
+            self._send(self._carry_out(message, handles))
+        self._server.close()
+        if self._state is not None:
+            state.save(self._state, self._operations, self._server.answers)
+
+    def _send(self, message: dict[str, Any]) -> None:
+        with self._sending:
+            self._control.sendall(json.dumps(message).encode() + b"\n")
+
+    def _carry_out(self, message: dict[str, Any], handles: list[int]) -> dict[str, Any]:
+        if message["op"] == "config":
+            self._tree.allow(_allowed(message))
+            self._tree.owners.keep = message["owner"] == "keep"
+            if self._state is None:
+                self._begin(Path(message["state"]), fresh=bool(message["fresh"]))
+            return {"done": True}
+        if message["op"] == "stream" and handles:
+            stream = socket.socket(fileno=handles.pop())
+            stream.setblocking(True)
+            self._server.serve(stream, lambda: self._send({"event": "ended"}))
+            return {"done": True}
+        if message["op"] == "status":
+            return {"nodes": len(self._tree.nodes), "open": len(self._operations.open)}
+        return {"failed": "there is no such order"}
+
+    def _begin(self, path: Path, *, fresh: bool) -> None:
+        """Go on where the server before this one ended; it may just be about to."""
+        self._lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._state = path
+        if fresh:
+            path.unlink(missing_ok=True)
+            return
+        try:
+            state.load(path, self._operations, self._server.answers)
+        except FileNotFoundError:
+            log.warning("%s: there is none, files that are open in the guest are lost to it", path)
+        except state.StateError as error:
+            log.error("what the server before left is not used: %s", error)
+
+
 def main(argv: list[str]) -> int:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     os.umask(0)  # the guest's own is in its requests
     folders = _raise_limit() // 2
-    server: Server | None = None
-    operations: Operations | None = None
     with socket.socket(fileno=int(argv[1])) as control:
-        for message, handles in _messages(control):
-            if message["op"] == "config":
-                allowed = _allowed(message)
-                if operations is None:
-                    tree = Tree(allowed, keep_owners=message["owner"] == "keep", most_folders=folders)
-                    operations = Operations(tree)
-                    server = Server(operations)
-                else:
-                    operations.tree.allow(allowed)
-                    operations.tree.owners.keep = message["owner"] == "keep"
-                answer: dict[str, Any] = {"done": True}
-            elif message["op"] == "stream" and server is not None and handles:
-                stream = socket.socket(fileno=handles.pop())
-                stream.setblocking(True)
-                server.serve(stream)
-                answer = {"done": True}
-            elif message["op"] == "status" and operations is not None:
-                answer = {"nodes": len(operations.tree.nodes), "handles": operations.handles}
-            else:
-                answer = {"failed": "there is no such order"}
-            control.sendall(json.dumps(answer).encode() + b"\n")
-    if server is not None:
-        server.close()
+        Process(control, folders).run()
     return 0
 
 
@@ -64,12 +102,15 @@ def _allowed(message: dict[str, Any]) -> Allowed:
     return Allowed(roots, tuple(os.fsencode(path) for path in message["never"]))
 
 
-def _messages(control: socket.socket) -> Any:
+def _messages(control: socket.socket) -> Iterator[tuple[dict[str, Any], list[int]]]:
     """Each order with the descriptors that came with it, until the other side ends."""
     buffer = bytearray()
     handles: list[int] = []
     while True:
-        data, found, _, _ = socket.recv_fds(control, 65536, 4)
+        try:
+            data, found, _, _ = socket.recv_fds(control, 65536, 4)
+        except ConnectionError:
+            return
         handles += found
         if not data:
             return

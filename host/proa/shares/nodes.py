@@ -76,6 +76,23 @@ class Nodes:
     def __len__(self) -> int:
         return len(self._by_number)
 
+    @property
+    def next_number(self) -> int:
+        return self._next
+
+    def all(self) -> list[Node]:
+        with self._lock:
+            return list(self._by_number.values())
+
+    def restore(self, nodes: dict[int, Node], next_number: int) -> None:
+        """Go on with nodes that an earlier server knew; the top is among them."""
+        with self._lock:
+            self._by_number = {**nodes, ROOT: nodes.get(ROOT, self.top)}
+            self.top = self._by_number[ROOT]
+            self._by_identity = {node.identity: node for node in nodes.values() if node.root is not None}
+            self._above = {node.above: node for node in self._by_number.values() if node.root is None}
+            self._next = max(next_number, ROOT + 1)
+
     def get(self, number: int) -> Node | None:
         return self._by_number.get(number)
 

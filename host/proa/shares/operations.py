@@ -34,7 +34,7 @@ class Operations:
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
         self.valid = 0  # seconds that the guest may trust names and attributes without asking
-        self._handles: dict[int, Handle | Listing] = {}
+        self.open: dict[int, Handle | Listing] = {}  # by the numbers that the guest has for them
         self._numbers = itertools.count(1)
         self._answers: dict[int, Callable[[Request], Body | None]] = {
             Op.LOOKUP: self._lookup,
@@ -75,8 +75,11 @@ class Operations:
         }
 
     @property
-    def handles(self) -> int:
-        return len(self._handles)
+    def next_handle(self) -> int:
+        return max(self.open, default=0) + 1
+
+    def number_handles_from(self, number: int) -> None:
+        self._numbers = itertools.count(number)
 
     def answer(self, request: Request) -> Body | None:
         """The body of the reply; None for what is not answered. Raises OSError, Refused, FrameError."""
@@ -244,7 +247,7 @@ class Operations:
         at = self._named_or_open(node)
         found = at.found if isinstance(at, Located) else os.fstat(at.number)
         if flags & SetAttr.SIZE:
-            self._truncate(at, self._handles.get(handle) if flags & SetAttr.FH else None, size)
+            self._truncate(at, self.open.get(handle) if flags & SetAttr.FH else None, size)
         if flags & (SetAttr.MODE | SetAttr.UID | SetAttr.GID | SetAttr.KILL_SUIDGID):
             self._set_owner(node, at, flags, (mode, uid, gid))
         if flags & (SetAttr.ATIME | SetAttr.MTIME):
@@ -364,16 +367,16 @@ class Operations:
     # -- open files ---------------------------------------------------------------------------
 
     def _hold(self, handle: Handle | Listing) -> int:
-        if len(self._handles) >= MOST_HANDLES:
+        if len(self.open) >= MOST_HANDLES:
             raise Refused("EMFILE")
         number = next(self._numbers)
-        self._handles[number] = handle
+        self.open[number] = handle
         if isinstance(handle, Handle):
             handle.node.open.append(handle)
         return number
 
     def _handle(self, number: int) -> Handle:
-        handle = self._handles.get(number)
+        handle = self.open.get(number)
         if not isinstance(handle, Handle):
             raise Refused("EBADF")
         return handle
@@ -441,7 +444,7 @@ class Operations:
 
     def _release(self, request: Request) -> Body:
         [number] = fields("<Q", request.body)
-        handle = self._handles.pop(number, None)
+        handle = self.open.pop(number, None)
         if isinstance(handle, Handle) and handle in handle.node.open:
             handle.node.open.remove(handle)
         return b""
@@ -493,7 +496,7 @@ class Operations:
     def _listing(self, request: Request) -> tuple[Listing, list[bytes], int, int]:
         """What is read, its names, where to begin, and how many bytes there is room for."""
         number, offset, size = fields("<QQI20x", request.body)
-        listing = self._handles.get(number)
+        listing = self.open.get(number)
         if not isinstance(listing, Listing):
             raise Refused("EBADF")
         if listing.names is None or offset == 0:  # rewinddir reads anew

@@ -85,6 +85,16 @@ class Owners:
         with self._lock:
             self._table[found.st_dev, found.st_ino] = owner
 
+    def table(self) -> list[tuple[tuple[int, int], Owner]]:
+        """What no file can hold itself."""
+        with self._lock:
+            return list(self._table.items())
+
+    def put(self, key: tuple[int, int], owner: Owner) -> None:
+        """`key`: device and inode."""
+        with self._lock:
+            self._table[key] = owner
+
     def forget(self, found: os.stat_result) -> None:
         """The file's last name is gone."""
         if self._table:

@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 
 assert sys.platform != "win32"  # as proa.system.beneath
 
@@ -24,6 +25,7 @@ log = logging.getLogger("proa.shares")
 THREADS = 8
 # Answers that are kept for a request that is sent again after a cut: more than can be under way at once.
 KEPT = 2048
+KEPT_ON_DISK = 256
 # What must not be done twice: a second time it would fail, or do harm.
 _ONCE = frozenset(
     (
@@ -57,6 +59,16 @@ class Answers:
             while len(self._known) > KEPT:
                 self._known.popitem(last=False)
             self._ready.notify_all()
+
+    def all(self) -> list[tuple[int, int, bytes]]:
+        """Number, error and body of the newest answers: those that may not have arrived."""
+        with self._ready:
+            done = [(unique, *known) for unique, known in self._known.items() if known is not None]
+        return done[-KEPT_ON_DISK:]
+
+    def restore(self, answers: list[tuple[int, int, bytes]]) -> None:
+        with self._ready:
+            self._known.update((unique, (number, body)) for unique, number, body in answers)
 
     def clear(self) -> None:
         with self._ready:
@@ -122,12 +134,15 @@ class Server:
     def __init__(self, operations: Operations, threads: int = THREADS) -> None:
         self._operations = operations
         self._count = threads
-        self._answers = Answers()
+        self.answers = Answers()
         self._channel: Channel | None = None
         self._threads: list[threading.Thread] = []
 
-    def serve(self, stream: socket.socket) -> None:
-        """Answer on this stream from now on; an earlier one is closed, and what it asked is ended first."""
+    def serve(self, stream: socket.socket, ended: Callable[[], None] = lambda: None) -> None:
+        """Answer on this stream from now on; an earlier one is closed, and what it asked is ended first.
+
+        `ended` is called from another thread when the guest, or the network, has ended the stream.
+        """
         self.close()
         channel = self._channel = Channel(stream)
         self._threads = [
@@ -136,6 +151,13 @@ class Server:
         ]
         for thread in self._threads:
             thread.start()
+        threading.Thread(target=self._tell, args=(channel, self._threads, ended), daemon=True).start()
+
+    def _tell(self, channel: Channel, threads: list[threading.Thread], ended: Callable[[], None]) -> None:
+        for thread in threads:
+            thread.join()
+        if self._channel is channel:
+            ended()
 
     def close(self) -> None:
         """End the stream, and wait for what is under way."""
@@ -145,11 +167,6 @@ class Server:
         for thread in self._threads:
             thread.join()
         self._threads = []
-
-    def join(self) -> None:
-        """Return when the guest has ended the stream."""
-        for thread in self._threads:
-            thread.join()
 
     def _work(self, channel: Channel) -> None:
         try:
@@ -170,17 +187,17 @@ class Server:
     def _answer(self, channel: Channel, frame: memoryview) -> None:
         request = protocol.read_request(frame)
         once = request.op in _ONCE
-        if once and (known := self._answers.begin(request.unique)) is not None:
+        if once and (known := self.answers.begin(request.unique)) is not None:
             channel.write(request.unique, *known)
             return
         try:
             number, body = self._carry_out(request)
         except BaseException:
             if once:
-                self._answers.end(request.unique, protocol.linux_errno(None), b"")
+                self.answers.end(request.unique, protocol.linux_errno(None), b"")
             raise
         if once:
-            self._answers.end(request.unique, number, bytes(body or b""))
+            self.answers.end(request.unique, number, bytes(body or b""))
         if body is not None:
             channel.write(request.unique, number, body)
 
@@ -188,7 +205,7 @@ class Server:
         """Linux' number of the error, and the body."""
         try:
             if request.op == Op.INIT:
-                self._answers.clear()  # another mount, whose numbers begin anew
+                self.answers.clear()  # another mount, whose numbers begin anew
                 return 0, protocol.answer_init(request.body).reply
             return 0, self._operations.answer(request)
         except Refused as error:

@@ -64,9 +64,9 @@ class Tree:
         """From now on this may be reached."""
         self._guarded = _guard(allowed)
 
-    @property
-    def roots(self) -> tuple[Root, ...]:
-        return tuple(self._guarded.roots.values())
+    def root(self, path: bytes) -> Root | None:
+        """The share that begins there."""
+        return self._guarded.roots.get(path)
 
     # -- nodes to files -----------------------------------------------------------------------
 

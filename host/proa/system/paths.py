@@ -50,6 +50,15 @@ class MachinePaths:
         return self.folder / "lock"
 
     @property
+    def shares(self) -> Path:
+        """What the guest's mount counts on, while no share server runs (proa.shares.state)."""
+        return self.folder / "shares.json"
+
+    @property
+    def shares_log(self) -> Path:
+        return self.logs / f"{self.name}-shares.log"
+
+    @property
     def console_log(self) -> Path:
         return self.logs / f"{self.name}-console.log"
 

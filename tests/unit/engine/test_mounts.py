@@ -10,6 +10,11 @@ from proa.engine import mounts
 
 EVIL = "/home/user/secret"
 
+
+def _paths(body: bytes) -> list[str]:
+    return [mount.path for mount in mounts.host_mounts(body)]
+
+
 FIELDS = {
     "binds": '{"HostConfig":{"Binds":["%s:/x"]}}',
     "binds with options": '{"HostConfig":{"Binds":["data:/y","%s:/x:ro,z"]}}',
@@ -45,7 +50,7 @@ def _spellings(text: str) -> list[str]:
 @pytest.mark.parametrize("field", FIELDS)
 def test_a_forbidden_folder_is_seen_through_every_field_in_every_spelling(field: str) -> None:
     for text in _spellings(FIELDS[field] % EVIL):
-        assert mounts.host_paths(text.encode()) == [EVIL], text
+        assert _paths(text.encode()) == [EVIL], text
 
 
 @pytest.mark.parametrize(
@@ -68,7 +73,7 @@ def test_a_forbidden_folder_is_seen_through_every_field_in_every_spelling(field:
 )
 def test_host_paths_of_all_forms(source: str) -> None:
     body = {"HostConfig": {"Binds": [f"{source}:/x"]}}
-    assert mounts.host_paths(json.dumps(body).encode()) == [source]
+    assert _paths(json.dumps(body).encode()) == [source]
 
 
 @pytest.mark.parametrize(
@@ -103,25 +108,25 @@ def test_host_paths_of_all_forms(source: str) -> None:
     ],
 )
 def test_what_is_no_host_folder_passes(body: dict[str, object]) -> None:
-    assert mounts.host_paths(json.dumps(body).encode()) == []
+    assert _paths(json.dumps(body).encode()) == []
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\x00", b"{'a':1}", b"\xef\xbb\xbf{}", b'{"a":01}', b"nul"])
 def test_what_is_no_json_for_the_engine_either(body: bytes) -> None:
     with pytest.raises(mounts.NotJson):
-        mounts.host_paths(body)
+        _paths(body)
 
 
-@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"a":' + b"1" * 10_000 + b"}"])
+@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"a":' * 100_000])
 def test_what_the_engine_could_read_otherwise_is_not_guessed(body: bytes) -> None:
     with pytest.raises(mounts.Unreadable):
-        mounts.host_paths(body)
+        _paths(body)
 
 
 @pytest.mark.parametrize("behind", [b"", b"}", b"]", b" {}", b"x"])
 def test_what_stands_behind_the_first_value_hides_nothing(behind: bytes) -> None:
     """Go's decoder reads one value; whether it minds the rest depends on what that is."""
-    assert mounts.host_paths(b' \n{"HostConfig":{"Binds":["/x:/y"]}}' + behind) == ["/x"]
+    assert _paths(b' \n{"HostConfig":{"Binds":["/x:/y"]}}' + behind) == ["/x"]
 
 
 def test_a_large_body_is_read_whole() -> None:
@@ -129,7 +134,7 @@ def test_a_large_body_is_read_whole() -> None:
         "Labels": {str(number): "x" * 1000 for number in range(10_000)},
         "HostConfig": {"Binds": [f"{EVIL}:/x"]},
     }
-    assert mounts.host_paths(json.dumps(body).encode()) == [EVIL]
+    assert _paths(json.dumps(body).encode()) == [EVIL]
 
 
 @pytest.mark.parametrize(

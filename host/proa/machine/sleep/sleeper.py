@@ -74,8 +74,16 @@ class _Clock:
 class Sleeper:
     """The memory image of one machine."""
 
-    def __init__(self, name: str, paths: MachinePaths, driver: Driver) -> None:
+    def __init__(
+        self,
+        name: str,
+        paths: MachinePaths,
+        driver: Driver,
+        on_link: Callable[[Session], None] = lambda session: None,
+    ) -> None:
+        """`on_link` is told of a restored guest that can be spoken to, before its containers go on."""
         self.name = name
+        self._on_link = on_link
         self.images = ImageFolder(paths.folder, paths.data_disk)
         self._paths = paths
         self._driver = driver
@@ -188,6 +196,7 @@ class Sleeper:
             to.session.engine_version = to.header.engine_version
             to.session.slept_at = to.header.saved if to.header.kind == "suspended" else None
             await mend_guest(to.session, self._paths, everywhere=to.header.kind == "suspended")
+            self._on_link(to.session)
 
         async def thaw() -> None:
             assert to.session is not None and to.header is not None

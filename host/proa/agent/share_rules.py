@@ -1,0 +1,85 @@
+"""Which host paths containers get: the settings, as the proxy asks them and the share server holds them."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from proa.engine.mounts import HostMount, Target
+from proa.engine.proxy import NotShared
+from proa.model import shares
+from proa.model.host_path import this_system, to_guest
+from proa.model.machine import MachineConfig
+from proa.model.shares import Policy, Refused
+from proa.shares.host import Shared
+from proa.system.paths import Places
+
+
+class ShareRules:
+    """One machine's. What is set is read when it is asked for, so a change counts at once."""
+
+    def __init__(self, places: Places, config: Callable[[], MachineConfig]) -> None:
+        self._places = places
+        self._config = config
+
+    def shared(self) -> Shared:
+        """What the share server may reach."""
+        policy = self._policy()
+        roots: dict[str, bool] = {}
+        never: list[str] = []
+        for share in policy.shares:
+            path = os.path.realpath(Path(share.path).expanduser())
+            if os.path.isdir(path):  # noqa: PTH112
+                roots[path] = share.writable
+                never += policy.hidden_below(path)
+        owner = self._config().setting("shares.owner")
+        return Shared(tuple(roots.items()), tuple(dict.fromkeys(never)), owner)
+
+    def targets(self, wanted: Sequence[HostMount]) -> dict[str, Target]:
+        """Where the guest has these; makes folders that the API says to make. Raises NotShared."""
+        policy = self._policy()
+        return {mount.path: self._target(policy, mount) for mount in wanted}
+
+    def _policy(self) -> Policy:
+        system = this_system()
+        entries = shares.read(self._config().setting("shares.folders"), system)
+        places = self._places
+        ours = {
+            str(place) for place in (places.home, places.data, places.cache, places.run, places.logs) if place
+        }
+        policy = Policy(entries, (*shares.never(system), *sorted(ours)), str(Path.home()), system)
+        return policy.resolved(os.path.realpath)
+
+    def _target(self, policy: Policy, mount: HostMount) -> Target:
+        # What counts is where the path leads: a link out of a share is no way out of it.
+        real = os.path.realpath(mount.path) if mount.path.startswith("/") else mount.path
+        decided = policy.decide(real)
+        if isinstance(decided, Refused):
+            raise NotShared(400, f"{decided.message}. {decided.hint} [{decided.code}]")
+        try:
+            kind = os.stat(real).st_mode  # noqa: PTH116
+        except FileNotFoundError:
+            self._make(mount, real)
+        except OSError as error:
+            raise NotShared(400, f"{mount.path}: {error.strerror} [host-path-unreadable]") from error
+        else:
+            if not (stat.S_ISDIR(kind) or stat.S_ISREG(kind)):
+                raise NotShared(
+                    400,
+                    f"{mount.path} is a socket, pipe or device of this computer, "
+                    "and containers can have folders and files of it only [host-path-special]",
+                )
+        return Target(to_guest(real, policy.system), decided.share.writable)
+
+    def _make(self, mount: HostMount, real: str) -> None:
+        if not mount.creates:
+            words = 'invalid mount config for type "bind": bind source path does not exist'
+            raise NotShared(400, f"{words}: {mount.path}")
+        try:
+            os.makedirs(real, exist_ok=True)  # noqa: PTH103
+        except OSError as error:
+            raise NotShared(
+                400, f"the folder {mount.path} cannot be made: {error.strerror} [host-folder-not-made]"
+            ) from error

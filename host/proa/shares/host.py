@@ -1,0 +1,227 @@
+"""The agent's side of the share server: its process for one machine, and its stream to the guest.
+
+The server ends with the machine's session and leaves what the guest counts on; the next one, after a
+wake or after this agent's death, goes on from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from proa.link.pool import LinkPool
+from proa.model.errors import ProaError
+from proa.system.processes import ProcessIdentity, kill, spawn_detached, wait_end
+
+log = logging.getLogger("proa.shares")
+
+STREAM = "share"  # the guest's target
+ORDER_TIMEOUT = 30.0  # seconds; the server before may still be writing down its state
+END_TIMEOUT = 10.0
+FIRST_DELAY, MOST_DELAY = 0.1, 2.0  # seconds between tries while the guest is not there
+MOST_LINE = 64 << 10
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What the server is told: folders (path, writable), what is never shared, who owns files."""
+
+    roots: tuple[tuple[str, bool], ...]
+    never: tuple[str, ...]
+    owner: str
+
+
+class ShareHost:
+    """Keeps one machine's share server running and connected, for as long as `keep` runs."""
+
+    def __init__(self, name: str, state: Path, server_log: Path, shared: Callable[[], Shared]) -> None:
+        self._name = name
+        self._state = state
+        self._log = server_log
+        self._shared = shared
+        self._process: _Process | None = None
+        self._fresh = True
+        self._told: Shared | None = None
+        self.mounted = asyncio.Event()  # the guest has a stream
+        self.absent = False  # the guest knows no shares
+
+    def begin(self, *, fresh: bool) -> None:
+        """A session begins; `fresh` where its guest was just booted, and knows no file yet."""
+        self._fresh, self.absent = fresh, False
+
+    async def keep(self, pool: LinkPool) -> None:
+        """Until cancelled, or until the guest turns out to know no shares. Raises ProaError, OSError."""
+        try:
+            while not self.absent:
+                self._process = await self._start(fresh=self._fresh)
+                self._fresh = False
+                try:
+                    await self._connect(self._process, pool)
+                finally:
+                    self.mounted.clear()
+                    process, self._process = self._process, None
+                    await process.close()
+                if not self.absent:
+                    log.warning("%s: the share server has ended, starting another", self._name)
+        finally:
+            self.mounted.clear()
+
+    async def ready(self, timeout: float) -> None:
+        """Return when containers can have folders. Raises ProaError."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self.mounted.wait()
+        except TimeoutError as error:
+            raise ProaError(
+                "shares-silent",
+                "this computer's folders are not there in the machine",
+                why="the guest is of an earlier Proa" if self.absent else "the share server did not come up",
+                hint=f"boot it anew: proa stop --cold {self._name}, then proa start {self._name}",
+                layer="guest-agent",
+            ) from error
+
+    async def refresh(self) -> None:
+        """Tell the server what is shared by now, if that is news to it. Raises ProaError."""
+        if self._process is not None and self._shared() != self._told:
+            await self._process.order(self._config(fresh=False))
+
+    async def status(self) -> dict[str, Any]:
+        """Counts of the server; empty where none runs. Raises ProaError."""
+        return await self._process.order({"op": "status"}) if self._process is not None else {}
+
+    def _config(self, *, fresh: bool) -> dict[str, Any]:
+        shared = self._told = self._shared()
+        return {
+            "op": "config",
+            "roots": shared.roots,
+            "never": shared.never,
+            "owner": shared.owner,
+            "state": str(self._state),
+            "fresh": fresh,
+        }
+
+    async def _start(self, *, fresh: bool) -> _Process:
+        process = _Process(self._log)
+        try:
+            await process.order(self._config(fresh=fresh))
+        except BaseException:
+            await process.close()
+            raise
+        return process
+
+    async def _connect(self, process: _Process, pool: LinkPool) -> None:
+        """Give the server one stream after another, until the server has ended."""
+        delay = FIRST_DELAY
+        while not process.gone:
+            try:
+                stream = await pool.open(STREAM)
+            except ProaError as error:
+                if error.code == "link-refused" and "no target" in error.why:
+                    log.warning("%s: %s", self._name, error)
+                    self.absent = True
+                    return
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, MOST_DELAY)
+                continue
+            delay = FIRST_DELAY
+            handle = os.dup(stream.transport.get_extra_info("socket").fileno())
+            try:
+                # Closes this descriptor only: the connection is the server's from here on.
+                stream.transport.abort()
+                process.stream_ended.clear()
+                await process.order({"op": "stream"}, handle)
+            finally:
+                os.close(handle)
+            self.mounted.set()
+            await process.stream_ended.wait()
+            self.mounted.clear()
+
+
+class _Process:
+    """The server's process and the socket to it."""
+
+    def __init__(self, server_log: Path) -> None:
+        """Raises ProaError, OSError."""
+        self._ours, theirs = socket.socketpair()
+        try:
+            self._ours.setblocking(False)
+            argv = [sys.executable, "-m", "proa.shares", str(theirs.fileno())]
+            self._identity: ProcessIdentity = spawn_detached(
+                argv, log=server_log, pass_fds=(theirs.fileno(),)
+            )
+        except BaseException:
+            self._ours.close()
+            raise
+        finally:
+            theirs.close()
+        self.stream_ended = asyncio.Event()
+        self.gone = False
+        self._answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._orders = asyncio.Lock()
+        self._reading = asyncio.ensure_future(self._read())  # noqa: TID251  (close ends it)
+
+    async def order(self, content: dict[str, Any], handle: int | None = None) -> dict[str, Any]:
+        """Raises ProaError `share-server-silent`."""
+        if sys.platform == "win32":  # its server wants other files and another way to hand over a stream
+            raise _silent()
+        async with self._orders:
+            try:
+                async with asyncio.timeout(ORDER_TIMEOUT):
+                    data = json.dumps(content).encode() + b"\n"
+                    sent = 0
+                    if handle is not None:
+                        sent = socket.send_fds(self._ours, [data], [handle])
+                    await asyncio.get_running_loop().sock_sendall(self._ours, data[sent:])
+                    answer = await self._answers.get()
+            except (OSError, TimeoutError) as error:
+                raise _silent() from error
+        if self.gone:
+            raise _silent()
+        return answer
+
+    async def _read(self) -> None:
+        loop = asyncio.get_running_loop()
+        buffer = b""
+        try:
+            while data := await loop.sock_recv(self._ours, MOST_LINE):
+                *lines, buffer = (buffer + data).split(b"\n")
+                for line in lines:
+                    message = json.loads(line)
+                    if message.get("event") == "ended":
+                        self.stream_ended.set()
+                    else:
+                        self._answers.put_nowait(message)
+        except (OSError, ValueError) as error:
+            log.warning("the share server is not understood: %s", error)
+        self.gone = True
+        self.stream_ended.set()
+        self._answers.put_nowait({})
+
+    async def close(self) -> None:
+        """Have it write down its state and end; by force where it does not."""
+        self._reading.cancel()
+        await asyncio.gather(self._reading, return_exceptions=True)
+        self._ours.close()
+        try:
+            async with asyncio.timeout(END_TIMEOUT):
+                await wait_end(self._identity)
+        except TimeoutError:
+            log.error("the share server does not end, ending it by force")
+            kill(self._identity, force=True)
+
+
+def _silent() -> ProaError:
+    return ProaError(
+        "share-server-silent",
+        "the server of this computer's folders does not answer",
+        hint="proa logs --source agent tells why",
+        layer="agent",
+    )

@@ -1,0 +1,159 @@
+"""What the guest's kernel counts on, on disk: so that its mount outlives the server, and the machine's sleep.
+
+Names are bytes, written as Latin-1 text. Written when the server ends; used once, by the next one.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+assert sys.platform != "win32"  # as proa.system.beneath
+
+from proa.shares.nodes import Handle, Listing, Node, Root
+from proa.shares.owners import Owner
+from proa.shares.protocol import Refused
+from proa.shares.tree import identity
+from proa.system import beneath
+from proa.system.files import write_atomic
+
+if TYPE_CHECKING:
+    from proa.shares.operations import Operations
+    from proa.shares.server import Answers
+
+FORMAT = 1
+
+
+class SavedNode(msgspec.Struct, array_like=True, frozen=True):
+    number: int
+    identity: tuple[int, int, int]
+    root: str | None
+    above: str
+    lookups: int
+    is_top: bool
+    places: list[tuple[int, str]]
+
+
+class SavedHandle(msgspec.Struct, array_like=True, frozen=True):
+    number: int
+    node: int
+    kind: str  # "file", "folder"
+    writable: bool
+
+
+class Saved(msgspec.Struct, frozen=True):
+    format: int
+    next_node: int
+    next_handle: int
+    nodes: list[SavedNode]
+    handles: list[SavedHandle]
+    owners: list[tuple[int, int, int, int, int]]  # device, inode, uid, gid, bits
+    answers: list[tuple[int, int, str]]  # unique, error, body
+
+
+class StateError(Exception):
+    """The file is not one that can be gone on from."""
+
+
+def save(path: Path, operations: Operations, answers: Answers) -> None:
+    """Raises OSError, ProaError."""
+    nodes = operations.tree.nodes
+    saved = Saved(
+        format=FORMAT,
+        next_node=nodes.next_number,
+        next_handle=operations.next_handle,
+        nodes=[
+            SavedNode(
+                node.number,
+                node.identity,
+                _text(node.root.path) if node.root is not None else None,
+                _text(node.above),
+                node.lookups,
+                node.is_top,
+                [(parent.number, _text(name)) for parent, name in node.places],
+            )
+            for node in nodes.all()
+        ],
+        handles=[
+            SavedHandle(
+                number,
+                handle.node.number,
+                "file" if isinstance(handle, Handle) else "folder",
+                isinstance(handle, Handle) and handle.writable,
+            )
+            for number, handle in operations.open.items()
+        ],
+        owners=[(*key, owner.uid, owner.gid, owner.bits) for key, owner in operations.tree.owners.table()],
+        answers=[(unique, number, _text(body)) for unique, number, body in answers.all()],
+    )
+    write_atomic(path, msgspec.json.encode(saved))
+
+
+def load(path: Path, operations: Operations, answers: Answers) -> None:
+    """Go on from what `save` wrote, and remove it. Raises StateError, OSError."""
+    saved = _read(path)
+    path.unlink()
+    nodes = _nodes(saved, operations)
+    operations.tree.nodes.restore(nodes, saved.next_node)
+    for device, inode, uid, gid, bits in saved.owners:
+        operations.tree.owners.put((device, inode), Owner(uid, gid, bits))
+    for held in saved.handles:
+        if held.node in nodes:
+            _reopen(operations, held, nodes[held.node])
+    operations.number_handles_from(saved.next_handle)
+    answers.restore([(unique, number, _bytes(body)) for unique, number, body in saved.answers])
+
+
+def _read(path: Path) -> Saved:
+    try:
+        saved = msgspec.json.decode(path.read_bytes(), type=Saved)
+    except msgspec.MsgspecError as error:
+        raise StateError(f"{path}: {error}") from error
+    if saved.format != FORMAT:
+        raise StateError(f"{path}: format {saved.format}, and this is {FORMAT}")
+    return saved
+
+
+def _nodes(saved: Saved, operations: Operations) -> dict[int, Node]:
+    found: dict[int, Node] = {}
+    for kept in saved.nodes:
+        root = None
+        if kept.root is not None:
+            # One that is not shared any more: whoever asks is refused.
+            root = operations.tree.root(_bytes(kept.root)) or Root(_bytes(kept.root))
+        node = Node(kept.number, kept.identity, root, _bytes(kept.above), lookups=kept.lookups)
+        node.is_top = kept.is_top
+        found[kept.number] = node
+    for kept in saved.nodes:
+        for parent, name in kept.places:
+            if parent in found:
+                found[kept.number].places[found[parent], _bytes(name)] = None
+    return found
+
+
+def _reopen(operations: Operations, held: SavedHandle, node: Node) -> None:
+    """A file that has gone meanwhile is not open any more: whoever reads it is told (EBADF)."""
+    if held.kind == "folder":
+        operations.open[held.number] = Listing(node)
+        return
+    try:
+        at = operations.tree.locate(node)
+        file = beneath.open_file(at.parent, at.name, os.O_RDWR if held.writable else os.O_RDONLY)
+    except (OSError, Refused):
+        return
+    if identity(os.fstat(file.number)) == node.identity:
+        handle = Handle(node, file, held.writable)
+        operations.open[held.number] = handle
+        node.open.append(handle)
+
+
+def _text(value: bytes) -> str:
+    return value.decode("latin-1")
+
+
+def _bytes(value: str) -> bytes:
+    return value.encode("latin-1")
