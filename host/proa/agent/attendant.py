@@ -23,6 +23,7 @@ from proa.machine.sleep.clock import ClockWatch
 from proa.machine.sleep.idle import IdleClock, Use
 from proa.machine.sleep.images import SavedPort
 from proa.machine.store import MachineStore
+from proa.model.api import SharesStatus
 from proa.model.errors import ProaError
 from proa.model.events import Emit, EventKind
 from proa.model.machine import MachineState, MachineStatus, PublishedPort
@@ -143,6 +144,16 @@ class Attendant:
         """The guest can be spoken to: its mount of this computer's folders is answered."""
         self.shares.begin(fresh=fresh)
         session.tasks.supervise(lambda: self.shares.keep(session.pool), name="shares")
+
+    async def shares_status(self) -> SharesStatus:
+        """Raises ProaError."""
+        counts = await self.shares.status()
+        return SharesStatus(
+            folders=await asyncio.to_thread(self._rules.folders),
+            mounted=self.shares.mounted.is_set(),
+            known=counts.get("nodes", 0),
+            open=counts.get("open", 0),
+        )
 
     async def _share(self, wanted: Sequence[HostMount]) -> dict[str, Target]:
         """Have host paths ready in the guest. Raises NotShared, ProaError."""

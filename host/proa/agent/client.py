@@ -27,6 +27,7 @@ from proa.model.api import (
     Message,
     Progress,
     SettingValue,
+    SharesStatus,
     StopRequest,
 )
 from proa.model.doctor import CheckResult
@@ -121,6 +122,9 @@ class AgentClient:
 
     def ports(self, name: str) -> list[PublishedPort]:
         return self._get(_machine(name, "ports"), list[PublishedPort])
+
+    def shares(self, name: str) -> SharesStatus:
+        return self._get(_machine(name, "shares"), SharesStatus)
 
     def doctor(self, name: str) -> list[CheckResult]:
         """What the agent's checks found; they need a while where a guest does not answer."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from proa.engine.mounts import HostMount, Target
 from proa.engine.proxy import NotShared
 from proa.model import shares
+from proa.model.api import SharedFolder
 from proa.model.host_path import this_system, to_guest
 from proa.model.machine import MachineConfig
 from proa.model.shares import Policy, Refused
@@ -36,6 +37,15 @@ class ShareRules:
                 never += policy.hidden_below(path)
         owner = self._config().setting("shares.owner")
         return Shared(tuple(roots.items()), tuple(dict.fromkeys(never)), owner)
+
+    def folders(self) -> tuple[SharedFolder, ...]:
+        """The same for a person, with those that are not there."""
+        found = []
+        for share in shares.read(self._config().setting("shares.folders"), this_system()):
+            path = Path(share.path).expanduser()
+            problem = "" if path.is_dir() else "there is no such folder"
+            found.append(SharedFolder(path=str(path), writable=share.writable, problem=problem))
+        return tuple(found)
 
     def targets(self, wanted: Sequence[HostMount]) -> dict[str, Target]:
         """Where the guest has these; makes folders that the API says to make. Raises NotShared."""

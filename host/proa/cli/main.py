@@ -26,6 +26,8 @@ VERBS = {
     "status": ("look", "What a machine is doing, measured from its engine."),
     "list": ("look", "All machines."),
     "ports": ("look", "Published ports, and why one is not bound."),
+    "shares": ("shares", "Folders of this computer that containers may mount."),
+    "share": ("shares", "Add or remove such a folder."),
     "env": ("look", "Print what lets this shell's docker find the engine."),
     "version": ("look", "Versions of Proa, its agent and the engine."),
     "docker": ("handover", "Run the Docker CLI against the engine."),

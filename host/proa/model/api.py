@@ -20,6 +20,7 @@ POST   /v1/images/verify?id=ID           -> lines of Message, Done with ImageInf
 POST   /v1/images/prune                  -> lines of Message, Done with list[ImageInfo]: what was removed
 DELETE /v1/images/ID                     -> lines of Message, Done with ImageInfo
 GET    /v1/machines/NAME/ports           list[PublishedPort]
+GET    /v1/machines/NAME/shares          SharesStatus
 GET    /v1/machines/NAME/doctor          list[CheckResult] (the agent's half of `proa doctor`)
 GET    /v1/machines/NAME/logs?source=S&lines=N&follow=0|1   text, chunked; S is one of LOG_SOURCES
 GET    /v1/events?lines=N&follow=0|1&machine=NAME     lines of Event; without `machine` of all
@@ -47,6 +48,23 @@ from proa.model.problem import Problem
 DOCKER_HEADER = "Proa-Docker"
 # The engine's, containerd's and the guest agent's logs are in the guest; the others are on the host.
 LOG_SOURCES = ("agent", "console", "engine", "containerd", "guest")
+
+
+class SharedFolder(msgspec.Struct, frozen=True, kw_only=True):
+    """One folder that containers may mount."""
+
+    path: str
+    writable: bool
+    problem: str = ""  # why it cannot be had
+
+
+class SharesStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The shape of `proa shares --json`."""
+
+    folders: tuple[SharedFolder, ...]
+    mounted: bool  # the guest has them; not while it is stopped or asleep
+    known: int = 0  # files that the guest knows
+    open: int = 0  # files and folders that are open in it
 
 
 class AgentInfo(msgspec.Struct, frozen=True, kw_only=True):

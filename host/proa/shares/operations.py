@@ -277,7 +277,8 @@ class Operations:
         if isinstance(handle, Handle) and handle.writable:
             os.ftruncate(handle.file.number, size)
         elif isinstance(at, Located):
-            os.ftruncate(beneath.open_file(at.parent, at.name, os.O_WRONLY).number, size)
+            file = beneath.open_file(at.parent, at.name, os.O_WRONLY)  # open for as long as it is held
+            os.ftruncate(file.number, size)
         else:
             os.ftruncate(at.number, size)
 
@@ -379,6 +380,7 @@ class Operations:
         handle = self.open.get(number)
         if not isinstance(handle, Handle):
             raise Refused("EBADF")
+        self.tree.still_shared(handle.node)
         return handle
 
     def _open(self, request: Request) -> Body:

@@ -75,9 +75,13 @@ class Tree:
         node = self.nodes.get(number)
         if node is None:
             raise Refused("ESTALE")
-        if node.root is not None and node.root.path not in self._guarded.roots:
-            raise Refused("EACCES")  # it is not shared any more
+        self.still_shared(node)
         return node
+
+    def still_shared(self, node: Node) -> None:
+        """Raises Refused EACCES for what was shared and is no more."""
+        if node.root is not None and node.root.path not in self._guarded.roots:
+            raise Refused("EACCES")
 
     def folder(self, node: Node) -> Descriptor:
         """The folder of the host. Raises OSError, Refused."""

@@ -37,5 +37,7 @@ class ConfigRoutes:
         return as_json(config.value(request.match_info["key"]))
 
     async def _change(self, request: web.Request) -> web.Response:
-        config = self._agent.get(request.match_info["name"]).config
-        return as_json(await config.change((await body_of(request, ConfigChange)).changes))
+        attendant = self._agent.get(request.match_info["name"])
+        changed = await attendant.config.change((await body_of(request, ConfigChange)).changes)
+        await attendant.shares.refresh()
+        return as_json(changed)

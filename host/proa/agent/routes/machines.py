@@ -40,6 +40,7 @@ class MachineRoutes:
             web.post(f"{_MACHINE}/suspend", self._suspend),
             web.delete(_MACHINE, self._delete),
             web.get(f"{_MACHINE}/ports", self._ports),
+            web.get(f"{_MACHINE}/shares", self._shares),
             web.get(f"{_MACHINE}/logs", self._logs),
             web.post(f"{_MACHINE}/exec", self._exec),
         ]
@@ -61,6 +62,9 @@ class MachineRoutes:
 
     async def _ports(self, request: web.Request) -> web.Response:
         return as_json(self._agent.get(request.match_info["name"]).ports())
+
+    async def _shares(self, request: web.Request) -> web.Response:
+        return as_json(await self._agent.get(request.match_info["name"]).shares_status())
 
     async def _logs(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["name"]

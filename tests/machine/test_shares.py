@@ -1,0 +1,187 @@
+"""Folders of this computer in containers: a real guest, its kernel's FUSE, a real engine in front."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.clients import Docker
+from tests.support.homes import Home
+
+pytestmark = [pytest.mark.machine, pytest.mark.timeout(240)]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder below one of the usual shares (the temporary ones)."""
+    folder = tmp_path / "a project"
+    folder.mkdir()
+    (folder / "greeting").write_text("hello\n")
+    return folder
+
+
+@pytest.fixture
+def running(docker: Docker, project: Path) -> Iterator[Docker]:
+    """A container `box` that has the project at /work."""
+    docker("run", "-d", "--name", "box", "-v", f"{project}:/work", "busybox", "sleep", "100000")
+    yield docker
+    docker("rm", "-f", "box")
+
+
+def test_both_sides_see_what_the_other_writes(running: Docker, project: Path) -> None:
+    def inside(script: str) -> str:
+        return running("exec", "box", "sh", "-c", script).out
+
+    assert inside("cat /work/greeting") == "hello"
+    (project / "greeting").write_text("changed here\n")
+    assert inside("cat /work/greeting") == "changed here"
+    (project / "new").write_text("replaced\n")
+    (project / "new").replace(project / "greeting")
+    assert inside("cat /work/greeting; ls /work") == "replaced\ngreeting"
+    inside("mkdir -p /work/made/deep && echo there > /work/made/deep/file && mv /work/made /work/moved")
+    assert (project / "moved/deep/file").read_text() == "there\n"
+    assert (project / "moved").stat().st_uid == os.geteuid(), "on the host it is the user's"
+    (project / "greeting").unlink()
+    assert inside("ls /work") == "moved"
+
+
+def test_owners_are_what_containers_set(running: Docker, project: Path) -> None:
+    """As the images of databases make their data folders."""
+    script = (
+        "mkdir /work/data && chown 999:998 /work/data && chmod 700 /work/data && "
+        "stat -c '%u:%g %a' /work/data && touch /work/data/x && chmod 4755 /work/data/x && "
+        "stat -c %a /work/data/x"
+    )
+    assert running("exec", "box", "sh", "-c", script).out == "999:998 700\n4755"
+    found = (project / "data/x").stat()
+    assert found.st_uid == os.geteuid()
+    assert found.st_mode & 0o7000 == 0, "nothing on the host is set-uid"
+    assert running("exec", "-u", "1234", "box", "ls", "/work/data", status=1).status == 1
+
+
+def test_docker_shows_what_the_user_gave(running: Docker, project: Path) -> None:
+    told = running("inspect", "box").out
+    assert "/run/proa" not in told
+    [found] = json.loads(told)
+    assert found["HostConfig"]["Binds"] == [f"{project}:/work"]
+    assert found["Mounts"][0]["Source"] == str(project)
+
+
+def test_all_forms_of_a_mount(docker: Docker, project: Path) -> None:
+    file = project / "greeting"
+    for words in (
+        ("-v", f"{project}:/x:ro"),
+        ("-v", f"{project}:/x:cached"),
+        ("-v", f"{project}:/x:z,delegated"),
+        ("-v", "./:/x"),
+        ("--mount", f"type=bind,source={project},target=/x"),
+        ("--mount", f"type=bind,source={project},target=/x,readonly"),
+    ):
+        got = docker("run", "--rm", *words, "busybox", "cat", "/x/greeting", cwd=project)
+        assert got.out == "hello", words
+    assert docker("run", "--rm", "-v", f"{file}:/one", "busybox", "cat", "/one").out == "hello"
+    refused = docker("run", "--rm", "-v", f"{project}:/x:ro", "busybox", "touch", "/x/new", status=1)
+    assert "Read-only" in refused.err
+
+
+def test_a_volume_with_a_bind_driver(docker: Docker, project: Path) -> None:
+    docker("volume", "create", "--opt", "type=none", "--opt", "o=bind", "--opt", f"device={project}", "bound")
+    try:
+        assert docker("run", "--rm", "-v", "bound:/x", "busybox", "cat", "/x/greeting").out == "hello"
+        assert json.loads(docker("volume", "inspect", "bound").out)[0]["Options"]["device"] == str(project)
+    finally:
+        docker("volume", "rm", "bound")
+
+
+def test_compose_with_relative_paths(docker: Docker, project: Path) -> None:
+    (project / "compose.yaml").write_text(
+        "services:\n  one:\n    image: busybox\n    volumes: ['.:/x', './later:/later']\n"
+        "    command: sh -c 'cat /x/greeting; echo done > /later/file'\n"
+    )
+    told = docker("compose", "-p", "relative", "up", cwd=project, timeout=120)
+    assert "hello" in told.out
+    assert (project / "later/file").read_text() == "done\n"
+    docker("compose", "-p", "relative", "down", cwd=project, timeout=90)
+
+
+def test_a_folder_that_is_missing(docker: Docker, project: Path) -> None:
+    """`-v` makes it, `--mount` fails: the API's rules."""
+    docker("run", "--rm", "-v", f"{project}/made/here:/x", "busybox", "touch", "/x/file")
+    assert (project / "made/here/file").exists()
+    words = ("run", "--rm", "--mount", f"type=bind,source={project}/nowhere,target=/x", "busybox", "true")
+    refused = docker(*words, status=None)
+    assert refused.status != 0
+    assert "bind source path does not exist" in refused.err
+    assert str(project / "nowhere") in refused.err
+    assert not (project / "nowhere").exists()
+
+
+def test_what_is_never_shared(docker: Docker, home: Home, project: Path) -> None:
+    (project / "link").symlink_to("/etc")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(project / "s"))
+        for path, words in (
+            (project / "link", "does not share '/etc'"),
+            (project / "s", "socket"),
+            (home.folder, "keeps"),
+            (home.folder / "run/default", "keeps"),
+        ):
+            refused = docker("run", "--rm", "-v", f"{path}:/x", "busybox", "ls", "/x", status=None)
+            assert refused.status != 0
+            assert words in refused.err, refused.err
+
+
+def test_a_folder_is_shared_and_taken_back_while_it_runs(docker: Docker, home: Home) -> None:
+    folder = Path("/opt") / f"proa-test-{os.getpid()}"
+    folder.mkdir()
+    (folder / "file").write_text("here")
+    words = ("run", "--rm", "-v", f"{folder}:/x", "busybox", "cat", "/x/file")
+    try:
+        assert "proa share add" in docker(*words, status=None).err
+        home.ok("share", "add", str(folder), "--read-only")
+        assert docker(*words).out == "here"
+        assert docker("run", "--rm", "-v", f"{folder}:/x", "busybox", "touch", "/x/n", status=1).status == 1
+        listed = json.loads(home.ok("shares", "--json"))
+        assert {"path": str(folder), "writable": False, "problem": ""} in listed["folders"]
+        docker("run", "-d", "--name", "holds", "-v", f"{folder}:/x", "busybox", "sleep", "1000")
+        home.ok("share", "remove", str(folder))
+        refused = docker("exec", "holds", "cat", "/x/file", status=1)
+        assert "Permission denied" in refused.err
+        assert docker(*words, status=None).status != 0
+        docker("rm", "-f", "holds")
+    finally:
+        (folder / "file").unlink()
+        folder.rmdir()
+
+
+def test_it_outlives_sleep_and_an_agent(running: Docker, home: Home, project: Path) -> None:
+    """An open file goes on being written; what changed on the host meanwhile is seen at once."""
+    script = "exec 3>>/work/log; while true; do date +%s >&3; sleep 1; done"
+    running("exec", "-d", "box", "sh", "-c", script)
+    running("exec", "box", "sh", "-c", "until [ -s /work/log ]; do sleep 0.2; done; cat /work/greeting")
+    home.ok("suspend")
+    (project / "greeting").write_text("changed in its sleep\n")
+    before = len((project / "log").read_text().splitlines())
+    assert running("exec", "box", "cat", "/work/greeting").out == "changed in its sleep"
+    more = f"until [ $(wc -l < /work/log) -gt {before + 1} ]; do sleep 0.2; done"
+    running("exec", "box", "timeout", "60", "sh", "-c", more)
+    agent = home.agent_pid()
+    assert agent is not None
+    os.kill(agent, signal.SIGKILL)
+    home.ok("status")
+    running("exec", "box", "timeout", "60", "sh", "-c", more.replace(str(before + 1), str(before + 4)))
+    assert running("exec", "box", "cat", "/work/greeting").out == "changed in its sleep"
+
+
+def test_it_is_there_again_after_a_stop_and_a_cold_start(running: Docker, home: Home, project: Path) -> None:
+    running("update", "--restart", "always", "box")
+    for words in ((), ("--cold",)):
+        home.ok("stop", *words)
+        home.ok("start")
+        assert running("exec", "box", "cat", "/work/greeting").out == "hello"

@@ -1,0 +1,32 @@
+"""One mount for all tests of a module: each works in a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.share_mounts import ShareMount
+
+if sys.platform != "linux" or os.geteuid() != 0 or not Path("/dev/fuse").exists():
+    collect_ignore_glob = ["test_mount*.py"]
+
+
+@pytest.fixture(scope="module")
+def mount(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShareMount]:
+    folder = tmp_path_factory.mktemp("shares")
+    root, read_only = folder / "root", folder / "read-only"
+    for made in (root, read_only, root / "keys", folder / "root-evil"):
+        made.mkdir()
+    (read_only / "there").write_text("there")
+    (root / "keys/secret").write_text("secret")
+    (folder / "root-evil/canary").write_text("canary")
+    found = ShareMount(folder, {root: True, read_only: False}, (root / "keys", root / "not-yet"))
+    found.open()
+    try:
+        yield found
+    finally:
+        found.close()

@@ -1,0 +1,228 @@
+"""What the host sees of what the guest does, and the guest of the host: owners, changes, limits, cuts."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.share_mounts import ShareMount
+
+pytestmark = [pytest.mark.timeout(60)]
+
+
+@pytest.fixture
+def host(mount: ShareMount, request: pytest.FixtureRequest) -> Path:
+    """A folder of the host's for one test."""
+    folder = next(iter(mount.roots)) / request.node.name.replace("[", "-").rstrip("]")
+    folder.mkdir()
+    return folder
+
+
+# -- owners ----------------------------------------------------------------------------------------
+
+
+def test_what_the_guest_sets_is_kept_beside_the_file(mount: ShareMount, host: Path) -> None:
+    """As PostgreSQL makes its data folder, and then looks whether it is private."""
+    guest = mount.path(host)
+    (guest / "data").mkdir()
+    os.chown(guest / "data", 999, 999)
+    os.chmod(guest / "data", 0o700)
+    (guest / "data/tool").write_text("x")
+    os.chown(guest / "data/tool", 999, 999)
+    os.chmod(guest / "data/tool", 0o4755)
+    assert (host / "data").stat().st_uid == os.geteuid(), "on the host it is the user's"
+    assert stat.S_IMODE((host / "data/tool").stat().st_mode) == 0o755, "and nothing is set-uid there"
+    mount.stop_server()
+    mount.start_server(fresh=False)
+    mount.connect()
+    found = (guest / "data").stat()
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (999, 999, 0o700)
+    assert stat.S_IMODE((guest / "data/tool").stat().st_mode) == 0o4755
+
+
+def test_a_file_that_nobody_may_read_is_still_the_users(mount: ShareMount, host: Path) -> None:
+    (mount.path(host) / "locked").write_text("x")
+    os.chmod(mount.path(host) / "locked", 0)
+    assert stat.S_IMODE((mount.path(host) / "locked").stat().st_mode) == 0
+    assert stat.S_IMODE((host / "locked").stat().st_mode) == 0o600
+
+
+def test_the_hosts_later_word_on_rights_counts(mount: ShareMount, host: Path) -> None:
+    (mount.path(host) / "script").write_text("x")
+    os.chmod(mount.path(host) / "script", 0o4750)
+    os.chmod(host / "script", 0o711)
+    assert stat.S_IMODE((mount.path(host) / "script").stat().st_mode) == 0o711
+
+
+def test_files_are_the_users_where_that_is_set(mount: ShareMount, host: Path) -> None:
+    mount.owner = "user"
+    mount.configure()
+    try:
+        (mount.path(host) / "a").write_text("x")
+        os.chown(mount.path(host) / "a", 999, 999)
+        assert (mount.path(host) / "a").stat().st_uid == os.geteuid()
+    finally:
+        mount.owner = "keep"
+        mount.configure()
+
+
+# -- changes on the host ---------------------------------------------------------------------------
+
+
+def test_a_change_on_the_host_is_seen_at_once(mount: ShareMount, host: Path) -> None:
+    guest = mount.path(host)
+    (host / "a").write_text("one")
+    assert (guest / "a").read_text() == "one"
+    (host / "a").write_text("two!")
+    assert (guest / "a").read_text() == "two!"
+    (host / "new").write_text("new")
+    os.replace(host / "new", host / "a")
+    assert (guest / "a").read_text() == "new"
+    (host / "a").unlink()
+    assert not (guest / "a").exists()
+    (host / "a").mkdir()
+    assert (guest / "a").is_dir()
+    (host / "a").rename(host / "b")
+    assert os.listdir(guest) == ["b"]
+
+
+def test_a_file_replaced_on_the_host_stays_open_in_the_guest(mount: ShareMount, host: Path) -> None:
+    (host / "a").write_text("old")
+    with (mount.path(host) / "a").open() as file:
+        (host / "new").write_text("new")
+        os.replace(host / "new", host / "a")
+        assert file.read() == "old"
+    assert (mount.path(host) / "a").read_text() == "new"
+
+
+def test_a_folder_moved_on_the_host_is_found_again(mount: ShareMount, host: Path) -> None:
+    (host / "a/b").mkdir(parents=True)
+    (host / "a/b/file").write_text("x")
+    guest = mount.path(host)
+    assert (guest / "a/b/file").read_text() == "x"
+    (host / "a").rename(host / "moved")
+    assert not (guest / "a/b/file").exists()
+    assert (guest / "moved/b/file").read_text() == "x"
+
+
+# -- limits ----------------------------------------------------------------------------------------
+
+
+def test_only_the_way_to_shares_is_there(mount: ShareMount) -> None:
+    root = next(iter(mount.roots))
+    above = mount.path(root.parent)
+    assert sorted(os.listdir(above)) == ["read-only", "root"]
+    assert not (above / "root-evil").exists(), "a neighbour whose name begins the same"
+    for refused in (lambda: (above / "new").mkdir(), lambda: (above / "root").rename(above / "elsewhere")):
+        with pytest.raises(OSError, match=r"Read-only|cross-device|not permitted"):
+            refused()
+    assert not (mount.place / "etc").exists()
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    (
+        lambda keys: (keys / "secret").read_text(),
+        lambda keys: os.listdir(keys),
+        lambda keys: keys.rename(keys.parent / "mine"),
+        lambda keys: (keys.parent / "link").symlink_to(keys) or os.listdir(keys.parent / "link"),
+        lambda keys: keys.rmdir(),
+        lambda keys: (keys.parent / "not-yet").mkdir(),
+        lambda keys: (keys.parent / "not-yet").symlink_to("keys"),
+    ),
+)
+def test_what_is_never_shared_is_out_of_reach(mount: ShareMount, attempt: Callable[[Path], object]) -> None:
+    root = next(iter(mount.roots))
+    with pytest.raises(PermissionError):
+        attempt(mount.path(root) / "keys")
+    assert "keys" not in os.listdir(mount.path(root))
+    assert (root / "keys/secret").read_text() == "secret"
+
+
+def test_a_share_for_reading_cannot_be_changed(mount: ShareMount) -> None:
+    folder = mount.path(list(mount.roots)[1])
+    assert (folder / "there").read_text() == "there"
+    for change in (
+        lambda: (folder / "there").write_text("x"),
+        lambda: (folder / "there").unlink(),
+        lambda: os.chmod(folder / "there", 0o777),
+        lambda: os.truncate(folder / "there", 0),
+        lambda: os.utime(folder / "there"),
+        lambda: os.setxattr(folder / "there", "user.x", b""),
+        lambda: (folder / "new").mkdir(),
+    ):
+        with pytest.raises(OSError, match="Read-only"):
+            change()
+
+
+def test_no_device_can_be_made(mount: ShareMount, host: Path) -> None:
+    with pytest.raises(PermissionError):
+        os.mknod(mount.path(host) / "disk", stat.S_IFBLK | 0o666, os.makedev(8, 0))
+
+
+def test_a_share_that_is_taken_away_is_closed(mount: ShareMount, host: Path) -> None:
+    (host / "a").write_text("open")
+    root = next(iter(mount.roots))
+    with (mount.path(host) / "a").open("r+") as file:
+        before = dict(mount.roots)
+        del mount.roots[root]
+        mount.configure()
+        try:
+            with pytest.raises(PermissionError):
+                os.pwrite(file.fileno(), b"more", 0)
+            with pytest.raises(OSError):
+                os.listdir(mount.path(host))
+        finally:
+            mount.roots = before
+            mount.configure()
+        assert file.read() == "open", "and is there again when it is shared again"
+
+
+# -- cuts ------------------------------------------------------------------------------------------
+
+_WRITER = """
+import os, sys
+folder, count = sys.argv[1], int(sys.argv[2])
+for number in range(count):
+    made = f"{folder}/{number}"
+    os.mkdir(made)
+    with open(f"{made}/file", "x") as file:
+        file.write("x" * 1000)
+    os.rename(f"{made}/file", f"{made}/done")
+    os.symlink("done", f"{made}/link")
+    if number % 3 == 0:
+        os.unlink(f"{made}/link")
+print("ok")
+"""
+
+
+@pytest.mark.parametrize("restart", (False, True), ids=("stream", "server"))
+def test_nothing_is_lost_or_done_twice_in_a_cut(mount: ShareMount, host: Path, restart: bool) -> None:
+    """Streams are cut, or the server ends and another goes on, while others write."""
+    count, writers = 60, []
+    for number in range(4):
+        (host / str(number)).mkdir()
+        argv = [sys.executable, "-c", _WRITER, str(mount.path(host) / str(number)), str(count)]
+        writers.append(subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+    waits = [threading.Thread(target=writer.wait) for writer in writers]
+    for wait in waits:
+        wait.start()
+    for _ in range(5):
+        waits[0].join(0.3)  # something is to be under way
+        if restart:
+            mount.stop_server()
+            mount.start_server(fresh=False)
+        mount.connect()
+    for number, writer in enumerate(writers):
+        out, err = writer.communicate(timeout=40)
+        assert out == b"ok\n", f"writer {number}: {err.decode()}"
+        for made in range(count):
+            assert (host / f"{number}/{made}/done").read_text() == "x" * 1000
+            assert (host / f"{number}/{made}/link").is_symlink() == bool(made % 3)
