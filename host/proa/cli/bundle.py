@@ -222,6 +222,7 @@ def _add_logs(bundle: Bundle, around: Surroundings) -> None:
     places, name = around.places, around.name
     stems = [places.agent_log, places.machine(name).console_log]
     stems += [places.machine(name).kept_log(source) for source in LOG_SOURCES[2:]]
+    stems.append(places.machine(name).shares_log)
     for stem in stems:
         for path in sorted(stem.parent.glob(f"{stem.name}*")):
             _add_file(bundle, f"logs/{path.name}", path, most=MOST_LOG)

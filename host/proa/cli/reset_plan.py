@@ -16,7 +16,8 @@ from pathlib import Path
 from proa.system.paths import OURS, Places
 
 _MACHINE_SIGNS = ("machine.toml", "state.json", "data.qcow2")
-_LOG = re.compile(r"^(agent|[a-z0-9][a-z0-9_.-]{0,39}-(console|engine|containerd|guest|agent))\.log(\.\d+)?$")
+_OF_MACHINE = "console|engine|containerd|guest|agent|shares"
+_LOG = re.compile(rf"^(agent|[a-z0-9][a-z0-9_.-]{{0,39}}-({_OF_MACHINE}))\.log(\.\d+)?$")
 
 
 @dataclass(frozen=True)

@@ -170,7 +170,12 @@ class MachineStore:
         remove_tree(doomed)
         remove_tree(paths.runtime)
         kept = [paths.kept_log(source) for source in LOG_SOURCES]
-        for log in (paths.console_log, paths.console_log.with_name(paths.console_log.name + ".1"), *kept):
+        for log in (
+            paths.console_log,
+            paths.console_log.with_name(paths.console_log.name + ".1"),
+            paths.shares_log,
+            *kept,
+        ):
             log.unlink(missing_ok=True)
 
     def sweep(self) -> list[str]:

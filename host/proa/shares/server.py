@@ -179,7 +179,7 @@ class Server:
         except FrameError as error:
             log.error("the guest does not speak FUSE: %s", error)
         except OSError as error:
-            log.info("the stream has ended: %s", error)
+            log.debug("the stream has ended: %s", error)
         finally:
             with contextlib.suppress(OSError):
                 channel.close()

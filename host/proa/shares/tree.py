@@ -39,6 +39,9 @@ class _Guarded:
     identities: frozenset[Identity] = frozenset()  # of what is never shared
     names: frozenset[tuple[Identity, bytes]] = frozenset()  # the same, by folder and name
     nested: dict[tuple[Identity, bytes], Root] = field(default_factory=dict)  # a share within a share
+    # Folders on the way to those, and how they are called: one that is made later makes this out of date.
+    on_the_way: frozenset[Identity] = frozenset()
+    ways: frozenset[bytes] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -56,13 +59,14 @@ class Tree:
     def __init__(self, allowed: Allowed, *, keep_owners: bool = True, most_folders: int = 1024) -> None:
         self.nodes = Nodes(most_folders)
         self.owners = Owners(keep=keep_owners)
+        self._allowed = allowed
         self._guarded = _guard(allowed)
         self._devices: dict[int, int] = {}
         self._lock = threading.Lock()
 
     def allow(self, allowed: Allowed) -> None:
         """From now on this may be reached."""
-        self._guarded = _guard(allowed)
+        self._allowed, self._guarded = allowed, _guard(allowed)
 
     def root(self, path: bytes) -> Root | None:
         """The share that begins there."""
@@ -155,7 +159,10 @@ class Tree:
         self, parent: Node, name: bytes, folder: Descriptor, found: os.stat_result
     ) -> tuple[Node, Attributes]:
         """The node of what was just found under a name. Raises Refused for what is never shared."""
-        guarded, key = self._guarded, identity(found)
+        key = identity(found)
+        if name in self._guarded.ways and key not in self._guarded.on_the_way:
+            self._guarded = _guard(self._allowed)
+        guarded = self._guarded
         if key in guarded.identities:
             raise Refused("EACCES")
         root = guarded.nested.get((parent.identity, name)) if guarded.nested else None
@@ -263,6 +270,11 @@ def _guard(allowed: Allowed) -> _Guarded:
     for path, root in roots.items():
         if any(path != other and path.startswith(other.rstrip(b"/") + b"/") for other in roots):
             nested.update({key: root for key in _by_parent([path])})
+    way = {
+        folder
+        for path in (*allowed.never, *(root.path for root in nested.values()))
+        for folder in _folders_above(path)
+    }
     # A folder above one share may lie in another: there it is a real one.
     return _Guarded(
         roots=roots,
@@ -270,7 +282,14 @@ def _guard(allowed: Allowed) -> _Guarded:
         identities=frozenset(found for path in allowed.never if (found := _identity_of(path))),
         names=frozenset(_by_parent(allowed.never)),
         nested=nested,
+        on_the_way=frozenset(found for folder in way if (found := _identity_of(folder))),
+        ways=frozenset(os.path.basename(folder) for folder in way),  # noqa: PTH119  (bytes)
     )
+
+
+def _folders_above(path: bytes) -> list[bytes]:
+    parts = path.split(b"/")[1:-1]
+    return [b"/" + b"/".join(parts[:count]) for count in range(1, len(parts) + 1)]
 
 
 def _by_parent(paths: Iterable[bytes]) -> list[tuple[Identity, bytes]]:

@@ -160,6 +160,24 @@ def test_a_link_is_not_followed(place: Place) -> None:
     assert place.client.ask(Op.SETATTR, link, truncated)[0] != 0
 
 
+def test_what_is_never_shared_may_be_made_later(tmp_path: Path) -> None:
+    """Its folder too: it is not there when the server learns of it."""
+    root = tmp_path / "home"
+    root.mkdir()
+    tree = Tree(Allowed((Root(os.fsencode(root)),), (os.fsencode(root / ".config/cloud"),)), most_folders=8)
+    node = tree.nodes.top
+    for name in os.fsencode(root).split(b"/")[1:]:
+        node, _ = tree.look_up(node, name)
+    for _ in range(2):
+        (root / ".config/cloud").mkdir(parents=True)
+        config, _ = tree.look_up(node, b".config")
+        with pytest.raises(Refused):
+            tree.look_up(config, b"cloud")
+        assert tree.hides(config, b"cloud")
+        shutil.move(root / ".config", tmp_path / "away")
+        shutil.rmtree(tmp_path / "away")
+
+
 @pytest.mark.parametrize("kind", (stat.S_IFBLK, stat.S_IFCHR, stat.S_IFDIR, stat.S_IFLNK, 0))
 def test_no_device_is_made(place: Place, kind: int) -> None:
     body = struct.pack("<IIII", kind | 0o666, 0x800, 0, 0) + b"disk\0"
