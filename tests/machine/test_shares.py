@@ -28,8 +28,8 @@ def project(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def running(docker: Docker, project: Path) -> Iterator[Docker]:
-    """A container `box` that has the project at /work."""
-    docker("run", "-d", "--name", "box", "-v", f"{project}:/work", "busybox", "sleep", "100000")
+    """A container `box` that has the project at /app."""
+    docker("run", "-d", "--name", "box", "-v", f"{project}:/app", "busybox", "sleep", "100000")
     yield docker
     docker("rm", "-f", "box")
 
@@ -38,38 +38,38 @@ def test_both_sides_see_what_the_other_writes(running: Docker, project: Path) ->
     def inside(script: str) -> str:
         return running("exec", "box", "sh", "-c", script).out
 
-    assert inside("cat /work/greeting") == "hello"
+    assert inside("cat /app/greeting") == "hello"
     (project / "greeting").write_text("changed here\n")
-    assert inside("cat /work/greeting") == "changed here"
+    assert inside("cat /app/greeting") == "changed here"
     (project / "new").write_text("replaced\n")
     (project / "new").replace(project / "greeting")
-    assert inside("cat /work/greeting; ls /work") == "replaced\ngreeting"
-    inside("mkdir -p /work/made/deep && echo there > /work/made/deep/file && mv /work/made /work/moved")
+    assert inside("cat /app/greeting; ls /app") == "replaced\ngreeting"
+    inside("mkdir -p /app/made/deep && echo there > /app/made/deep/file && mv /app/made /app/moved")
     assert (project / "moved/deep/file").read_text() == "there\n"
     assert (project / "moved").stat().st_uid == os.geteuid(), "on the host it is the user's"
     (project / "greeting").unlink()
-    assert inside("ls /work") == "moved"
+    assert inside("ls /app") == "moved"
 
 
 def test_owners_are_what_containers_set(running: Docker, project: Path) -> None:
     """As the images of databases make their data folders."""
     script = (
-        "mkdir /work/data && chown 999:998 /work/data && chmod 700 /work/data && "
-        "stat -c '%u:%g %a' /work/data && touch /work/data/x && chmod 4755 /work/data/x && "
-        "stat -c %a /work/data/x"
+        "mkdir /app/data && chown 999:998 /app/data && chmod 700 /app/data && "
+        "stat -c '%u:%g %a' /app/data && touch /app/data/x && chmod 4755 /app/data/x && "
+        "stat -c %a /app/data/x"
     )
     assert running("exec", "box", "sh", "-c", script).out == "999:998 700\n4755"
     found = (project / "data/x").stat()
     assert found.st_uid == os.geteuid()
     assert found.st_mode & 0o7000 == 0, "nothing on the host is set-uid"
-    assert running("exec", "-u", "1234", "box", "ls", "/work/data", status=1).status == 1
+    assert running("exec", "-u", "1234", "box", "ls", "/app/data", status=1).status == 1
 
 
 def test_docker_shows_what_the_user_gave(running: Docker, project: Path) -> None:
     told = running("inspect", "box").out
     assert "/run/proa" not in told
     [found] = json.loads(told)
-    assert found["HostConfig"]["Binds"] == [f"{project}:/work"]
+    assert found["HostConfig"]["Binds"] == [f"{project}:/app"]
     assert found["Mounts"][0]["Source"] == str(project)
 
 
@@ -159,21 +159,21 @@ def test_a_folder_is_shared_and_taken_back_while_it_runs(docker: Docker, home: H
 
 def test_it_outlives_sleep_and_an_agent(running: Docker, home: Home, project: Path) -> None:
     """An open file goes on being written; what changed on the host meanwhile is seen at once."""
-    script = "exec 3>>/work/log; while true; do date +%s >&3; sleep 1; done"
+    script = "exec 3>>/app/log; while true; do date +%s >&3; sleep 1; done"
     running("exec", "-d", "box", "sh", "-c", script)
-    running("exec", "box", "sh", "-c", "until [ -s /work/log ]; do sleep 0.2; done; cat /work/greeting")
+    running("exec", "box", "sh", "-c", "until [ -s /app/log ]; do sleep 0.2; done; cat /app/greeting")
     home.ok("suspend")
     (project / "greeting").write_text("changed in its sleep\n")
     before = len((project / "log").read_text().splitlines())
-    assert running("exec", "box", "cat", "/work/greeting").out == "changed in its sleep"
-    more = f"until [ $(wc -l < /work/log) -gt {before + 1} ]; do sleep 0.2; done"
+    assert running("exec", "box", "cat", "/app/greeting").out == "changed in its sleep"
+    more = f"until [ $(wc -l < /app/log) -gt {before + 1} ]; do sleep 0.2; done"
     running("exec", "box", "timeout", "60", "sh", "-c", more)
     agent = home.agent_pid()
     assert agent is not None
     os.kill(agent, signal.SIGKILL)
     home.ok("status")
     running("exec", "box", "timeout", "60", "sh", "-c", more.replace(str(before + 1), str(before + 4)))
-    assert running("exec", "box", "cat", "/work/greeting").out == "changed in its sleep"
+    assert running("exec", "box", "cat", "/app/greeting").out == "changed in its sleep"
 
 
 @pytest.mark.long
@@ -182,4 +182,4 @@ def test_it_is_there_again_after_a_stop_and_a_cold_start(running: Docker, home: 
     for words in ((), ("--cold",)):
         home.ok("stop", *words)
         home.ok("start")
-        assert running("exec", "box", "cat", "/work/greeting").out == "hello"
+        assert running("exec", "box", "cat", "/app/greeting").out == "hello"

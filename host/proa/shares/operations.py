@@ -158,18 +158,16 @@ class Operations:
         return self._entry(*self._made(request, parent, folder, name, mode))
 
     def _unlink(self, request: Request) -> Body:
-        [name] = names(request.body, 0, 1)
-        parent, folder = self._parent(request.node, name)
-        found = beneath.status(folder, name)
-        os.unlink(name, dir_fd=folder.number)
-        self._gone(parent, name, found)
-        return b""
+        return self._removed(request, os.unlink)
 
     def _rmdir(self, request: Request) -> Body:
+        return self._removed(request, os.rmdir)
+
+    def _removed(self, request: Request, remove: Callable[..., None]) -> Body:
         [name] = names(request.body, 0, 1)
         parent, folder = self._parent(request.node, name)
         found = beneath.status(folder, name)
-        os.rmdir(name, dir_fd=folder.number)
+        remove(name, dir_fd=folder.number)
         self._gone(parent, name, found)
         return b""
 
