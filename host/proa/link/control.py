@@ -19,6 +19,7 @@ from proa_guest import wire
 log = logging.getLogger("proa.link")
 
 REDIAL = 0.25  # seconds between attempts to open the stream; the pool itself backs off
+REOPEN_TIMEOUT = 3.0  # seconds that an order waits for a stream that was just lost, or is not yet open
 ORDER_TIMEOUT = 15.0
 SLEEPS_FROM = 2  # the first version of a guest agent that takes the orders of a save and a restore
 MOST_WORDS = 2000  # characters of a message that are kept
@@ -82,6 +83,7 @@ class Control:
         self._pool = pool
         self._changed = asyncio.Condition()
         self._line: _ControlLine | None = None
+        self._opened = asyncio.Event()  # set while there is a line
         self._numbers = itertools.count(1)
         self._tasks = tasks
         self._task = tasks.start(self._hold(), name="control stream")
@@ -96,7 +98,9 @@ class Control:
                 continue
             self._line = line = _ControlLine(self._heard)
             stream.attach(line)
+            self._opened.set()
             await line.closed
+            self._opened.clear()
             self._line = None
             if line.broken:
                 log.warning("the guest's control stream was dropped: %s", line.broken)
@@ -125,9 +129,10 @@ class Control:
 
     async def order(self, content: dict[str, object], timeout: float = ORDER_TIMEOUT) -> dict[str, Any]:
         """One order (`op`) and its answer. Raises ProaError `link-down`, `guest-refused`."""
-        line = self._line
-        if line is None:
-            raise ProaError("link-down", "the guest does not answer", layer="guest-agent")
+        try:
+            line = await self._current_line(min(timeout, REOPEN_TIMEOUT))
+        except TimeoutError as error:
+            raise ProaError("link-down", "the guest does not answer", layer="guest-agent") from error
         try:
             async with asyncio.timeout(timeout):
                 answer = await line.ask({"id": next(self._numbers), **content})
@@ -146,6 +151,13 @@ class Control:
                 layer="guest-agent",
             )
         return answer
+
+    async def _current_line(self, timeout: float) -> _ControlLine:
+        """The line, once there is one; after a take-over it may be a while. Raises TimeoutError."""
+        async with asyncio.timeout(timeout):
+            while (line := self._line) is None:
+                await self._opened.wait()
+            return line
 
     async def answers(self, timeout: float) -> bool:
         """True if the guest agent answers within `timeout` seconds; `clock_off` is of that answer then."""
@@ -225,11 +237,12 @@ class _ControlLine(asyncio.Protocol):
             self._asked.pop(number, None)
 
     def connection_lost(self, error: Exception | None) -> None:
+        # First, so that who asks again at once finds that this line is gone.
+        if not self.closed.done():
+            self.closed.set_result(None)
         for asked in self._asked.values():
             if not asked.done():
                 asked.set_exception(ProaError("link-down", "the guest ended the control stream"))
-        if not self.closed.done():
-            self.closed.set_result(None)
 
     def abort(self) -> None:
         if self._transport is not None:

@@ -250,6 +250,34 @@ async def test_control_tells_changes_and_takes_orders(pool: LinkPool, agent: Nat
     await tasks.close()
 
 
+async def test_an_order_waits_for_a_stream_not_open_yet_or_just_lost(
+    pool: LinkPool, agent: NativeAgent
+) -> None:
+    (agent.folder / "dockerd.log").write_text("one\n")
+    tasks = Tasks("control")
+    control = Control(pool, tasks)
+    assert await control.log("dockerd", 1) == ("one",)
+    with pytest.raises(ProaError) as caught:
+        await control.order({"op": "status", "padding": "x" * (wire.MAX_MESSAGE + 1)})
+    assert caught.value.code == "link-down"
+    assert await control.log("dockerd", 1) == ("one",)
+    await control.close()
+    await tasks.close()
+
+
+async def test_an_order_to_nobody_is_refused_within_its_bound() -> None:
+    tasks = Tasks("control")
+    pool = LinkPool(Loopback("127.0.0.1", 1), b"x" * 32, tasks)
+    control = Control(pool, tasks)
+    with pytest.raises(ProaError) as caught:
+        async with asyncio.timeout(5):
+            await control.order({"op": "status"}, timeout=0.5)
+    assert caught.value.code == "link-down"
+    await control.close()
+    await pool.close()
+    await tasks.close()
+
+
 async def run_command(
     pool: LinkPool, argv: list[str], send: bytes = b"", **extra: object
 ) -> tuple[bytes, bytes, int]:
