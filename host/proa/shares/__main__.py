@@ -69,7 +69,7 @@ class Process:
             self._server.serve(stream, lambda: self._send({"event": "ended"}))
             return {"done": True}
         if message["op"] == "status":
-            return {"nodes": len(self._tree.nodes), "open": len(self._operations.open)}
+            return {"nodes": len(self._tree.nodes), "open": len(self._operations.handles.held)}
         return {"failed": "there is no such order"}
 
     def _begin(self, path: Path, *, fresh: bool) -> None:

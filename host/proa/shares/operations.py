@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import itertools
 import os
 import stat
 import struct
@@ -14,16 +12,17 @@ from collections.abc import Callable
 assert sys.platform != "win32"  # as proa.system.beneath
 
 from proa.shares import protocol
+from proa.shares.extended import Extended
+from proa.shares.handles import Body, Handles
+from proa.shares.listings import Listings
 from proa.shares.nodes import Handle, Listing, Node
-from proa.shares.owners import KEY, Owner, bits_on_host
+from proa.shares.owners import Owner, bits_on_host
 from proa.shares.protocol import Op, Refused, Request, SetAttr, checked_name, fields, names
 from proa.shares.tree import Located, Tree, identity
 from proa.system import beneath
 from proa.system.beneath import Descriptor
 
-Body = bytes | memoryview
 ACCESS_MODE, EXCLUSIVE, TRUNCATE, APPEND = 3, 0o200, 0o1000, 0o2000  # Linux' numbers of open(2)'s flags
-MOST_HANDLES = 65536
 # Kinds of files that a guest may make with mknod. No devices: they would be the host's.
 _MAKES = (stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK)
 
@@ -34,8 +33,9 @@ class Operations:
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
         self.valid = 0  # seconds that the guest may trust names and attributes without asking
-        self.open: dict[int, Handle | Listing] = {}  # by the numbers that the guest has for them
-        self._numbers = itertools.count(1)
+        self.handles = Handles(tree)
+        listings = Listings(tree, self.handles, self._entry)
+        attributes = Extended(tree)
         self._answers: dict[int, Callable[[Request], Body | None]] = {
             Op.LOOKUP: self._lookup,
             Op.FORGET: self._forget,
@@ -55,31 +55,24 @@ class Operations:
             Op.CREATE: self._create,
             Op.READ: self._read,
             Op.WRITE: self._write,
-            Op.RELEASE: self._release,
-            Op.RELEASEDIR: self._release,
+            Op.RELEASE: self.handles.release,
+            Op.RELEASEDIR: self.handles.release,
             Op.FSYNC: self._fsync,
             Op.FSYNCDIR: self._fsyncdir,
             Op.SYNCFS: lambda request: b"",
-            Op.OPENDIR: self._opendir,
-            Op.READDIR: self._readdir,
-            Op.READDIRPLUS: self._readdirplus,
+            Op.OPENDIR: listings.open,
+            Op.READDIR: listings.read,
+            Op.READDIRPLUS: listings.read_plus,
             Op.STATFS: self._statfs,
-            Op.SETXATTR: self._setxattr,
-            Op.GETXATTR: self._getxattr,
-            Op.LISTXATTR: self._listxattr,
-            Op.REMOVEXATTR: self._removexattr,
+            Op.SETXATTR: attributes.set,
+            Op.GETXATTR: attributes.get,
+            Op.LISTXATTR: attributes.list,
+            Op.REMOVEXATTR: attributes.remove,
             Op.FALLOCATE: self._fallocate,
             Op.LSEEK: self._lseek,
             Op.COPY_FILE_RANGE: self._copy_file_range,
             Op.INTERRUPT: lambda request: None,
         }
-
-    @property
-    def next_handle(self) -> int:
-        return max(self.open, default=0) + 1
-
-    def number_handles_from(self, number: int) -> None:
-        self._numbers = itertools.count(number)
 
     def answer(self, request: Request) -> Body | None:
         """The body of the reply; None for what is not answered. Raises OSError, Refused, FrameError."""
@@ -245,7 +238,7 @@ class Operations:
         at = self._named_or_open(node)
         found = at.found if isinstance(at, Located) else os.fstat(at.number)
         if flags & SetAttr.SIZE:
-            self._truncate(at, self.open.get(handle) if flags & SetAttr.FH else None, size)
+            self._truncate(at, self.handles.held.get(handle) if flags & SetAttr.FH else None, size)
         if flags & (SetAttr.MODE | SetAttr.UID | SetAttr.GID | SetAttr.KILL_SUIDGID):
             self._set_owner(node, at, flags, (mode, uid, gid))
         if flags & (SetAttr.ATIME | SetAttr.MTIME):
@@ -320,66 +313,7 @@ class Operations:
             found.f_bsize, found.f_namemax, found.f_frsize,
         )  # fmt: skip
 
-    # -- extended attributes ------------------------------------------------------------------
-
-    def _attribute(self, request: Request, offset: int) -> tuple[str, Located]:
-        [name] = names(request.body, offset, 1)
-        key = os.fsdecode(name)
-        if not key.startswith("user.") or key == KEY:
-            # What tools ask of every file, and find on few: capabilities, ACLs, labels.
-            raise Refused("ENODATA" if key.startswith(("security.", "user.")) else "EOPNOTSUPP")
-        return key, self.tree.locate(self.tree.node(request.node))
-
-    def _getxattr(self, request: Request) -> Body:
-        [size] = fields("<I4x", request.body)
-        key, at = self._attribute(request, 8)
-        return _sized(beneath.get_attribute(at.parent, at.name, key), size)
-
-    def _listxattr(self, request: Request) -> Body:
-        [size] = fields("<I4x", request.body)
-        node = self.tree.node(request.node)
-        if node.root is None:
-            return _sized(b"", size)
-        at = self.tree.locate(node)
-        keys = [key for key in beneath.list_attributes(at.parent, at.name) if key.startswith("user.")]
-        return _sized(b"".join(os.fsencode(key) + b"\0" for key in keys if key != KEY), size)
-
-    def _setxattr(self, request: Request) -> Body:
-        size, flags = fields("<II", request.body)
-        self.tree.writable(self.tree.node(request.node))
-        [name] = names(request.body, 8, 1)
-        if not name.startswith(b"user.") or os.fsdecode(name) == KEY:
-            raise Refused("EOPNOTSUPP")
-        key, at = self._attribute(request, 8)
-        value = bytes(request.body[8 + len(name) + 1 :])
-        if len(value) != size:
-            raise protocol.FrameError("an attribute's value has another size than it says")
-        beneath.set_attribute(at.parent, at.name, key, value, flags)
-        return b""
-
-    def _removexattr(self, request: Request) -> Body:
-        self.tree.writable(self.tree.node(request.node))
-        key, at = self._attribute(request, 0)
-        beneath.remove_attribute(at.parent, at.name, key)
-        return b""
-
     # -- open files ---------------------------------------------------------------------------
-
-    def _hold(self, handle: Handle | Listing) -> int:
-        if len(self.open) >= MOST_HANDLES:
-            raise Refused("EMFILE")
-        number = next(self._numbers)
-        self.open[number] = handle
-        if isinstance(handle, Handle):
-            handle.node.open.append(handle)
-        return number
-
-    def _handle(self, number: int) -> Handle:
-        handle = self.open.get(number)
-        if not isinstance(handle, Handle):
-            raise Refused("EBADF")
-        self.tree.still_shared(handle.node)
-        return handle
 
     def _open(self, request: Request) -> Body:
         flags, how = fields("<II", request.body)
@@ -396,7 +330,7 @@ class Operations:
             raise Refused("ESTALE")  # another one was put in its place this moment
         if how & protocol.OPEN_KILL_SUIDGID:
             self._set_owner(node, at, SetAttr.KILL_SUIDGID, (0, 0, 0))
-        number = self._hold(Handle(node, file, writes))
+        number = self.handles.hold(Handle(node, file, writes))
         return protocol.OPEN_OUT.pack(number, protocol.FOPEN_KEEP_CACHE, 0)
 
     def _create(self, request: Request) -> Body:
@@ -418,19 +352,19 @@ class Operations:
         if identity(os.fstat(file.number)) != node.identity:
             raise Refused("ESTALE")
         writes = flags & ACCESS_MODE != os.O_RDONLY
-        number = self._hold(Handle(node, file, writes))
+        number = self.handles.hold(Handle(node, file, writes))
         return self._entry(node, attributes) + protocol.OPEN_OUT.pack(number, protocol.FOPEN_KEEP_CACHE, 0)
 
     def _read(self, request: Request) -> Body:
         number, offset, size = fields("<QQI20x", request.body)
-        return os.pread(self._handle(number).file.number, min(size, protocol.MAX_WRITE), offset)
+        return os.pread(self.handles.file(number).file.number, min(size, protocol.MAX_WRITE), offset)
 
     def _write(self, request: Request) -> Body:
         number, offset, size, how, _, flags = fields("<QQIIQI4x", request.body)
         data = request.body[40:]
         if len(data) != size:
             raise protocol.FrameError("data of another size than it says")
-        handle = self._handle(number)
+        handle = self.handles.file(number)
         if not handle.writable:
             raise Refused("EBADF")
         self.tree.writable(handle.node)
@@ -442,16 +376,9 @@ class Operations:
             written = os.pwrite(handle.file.number, data, offset)
         return struct.pack("<I4x", written)
 
-    def _release(self, request: Request) -> Body:
-        [number] = fields("<Q", request.body)
-        handle = self.open.pop(number, None)
-        if isinstance(handle, Handle) and handle in handle.node.open:
-            handle.node.open.remove(handle)
-        return b""
-
     def _fsync(self, request: Request) -> Body:
         number, flags = fields("<QI4x", request.body)
-        beneath.sync(self._handle(number).file, data_only=bool(flags & 1))
+        beneath.sync(self.handles.file(number).file, data_only=bool(flags & 1))
         return b""
 
     def _fsyncdir(self, request: Request) -> Body:
@@ -462,7 +389,7 @@ class Operations:
 
     def _fallocate(self, request: Request) -> Body:
         number, offset, length, mode = fields("<QQQI4x", request.body)
-        handle = self._handle(number)
+        handle = self.handles.file(number)
         if not handle.writable:
             raise Refused("EBADF")
         self.tree.writable(handle.node)
@@ -474,73 +401,16 @@ class Operations:
         if whence not in (3, 4) or not hasattr(os, "SEEK_DATA"):  # linux/fs.h: SEEK_DATA, SEEK_HOLE
             raise Refused("EINVAL")
         way = os.SEEK_DATA if whence == 3 else os.SEEK_HOLE
-        return struct.pack("<Q", os.lseek(self._handle(number).file.number, offset, way))
+        return struct.pack("<Q", os.lseek(self.handles.file(number).file.number, offset, way))
 
     def _copy_file_range(self, request: Request) -> Body:
         number, start, _, to_number, offset, length, _ = fields("<7Q", request.body)
-        source, target = self._handle(number), self._handle(to_number)
+        source, target = self.handles.file(number), self.handles.file(to_number)
         if not target.writable:
             raise Refused("EBADF")
         self.tree.writable(target.node)
         length = min(length, 1 << 30)
         return struct.pack("<I4x", beneath.copy(source.file, start, target.file, offset, length))
-
-    # -- listings -----------------------------------------------------------------------------
-
-    def _opendir(self, request: Request) -> Body:
-        node = self.tree.node(request.node)
-        if node.root is not None:
-            self.tree.folder(node)
-        return protocol.OPEN_OUT.pack(self._hold(Listing(node)), 0, 0)
-
-    def _listing(self, request: Request) -> tuple[Listing, list[bytes], int, int]:
-        """What is read, its names, where to begin, and how many bytes there is room for."""
-        number, offset, size = fields("<QQI20x", request.body)
-        listing = self.open.get(number)
-        if not isinstance(listing, Listing):
-            raise Refused("EBADF")
-        if listing.names is None or offset == 0:  # rewinddir reads anew
-            node = listing.node
-            if node.root is None:
-                found = self.tree.names_above(node)
-            else:
-                every = beneath.names_in(self.tree.folder(node))
-                found = [name for name in every if not self.tree.hides(node, name)]
-            listing.names = [b".", b"..", *found]
-        return listing, listing.names, offset, min(size, protocol.MAX_WRITE)
-
-    def _readdir(self, request: Request) -> Body:
-        listing, every, offset, room = self._listing(request)
-        out = bytearray()
-        for index in range(offset, len(every)):
-            mode = 0  # unknown: who needs it asks
-            if every[index] in (b".", b"..") or listing.node.root is None:
-                mode = stat.S_IFDIR
-            # An inode of 0 would be taken for a deleted entry.
-            entry = protocol.dirent(1 << 62 | index + 1, index + 1, every[index], mode)
-            if len(out) + len(entry) > room:
-                break
-            out += entry
-        return bytes(out)
-
-    def _readdirplus(self, request: Request) -> Body:
-        listing, every, offset, room = self._listing(request)
-        out = bytearray()
-        nothing = bytes(protocol.ENTRY_OUT.size + protocol.ATTR.size)
-        for index in range(offset, len(every)):
-            name = every[index]
-            length = len(nothing) + protocol.DIRENT.size + (len(name) + 7 & ~7)
-            if len(out) + length > room:
-                break
-            entry, inode, mode = nothing, 1 << 62 | index + 1, stat.S_IFDIR
-            if name not in (b".", b".."):
-                try:
-                    node, attributes = self.tree.look_up(listing.node, name)
-                except (OSError, Refused):
-                    continue  # it has gone since, or is nobody's to see
-                entry, inode, mode = self._entry(node, attributes), attributes.inode, attributes.mode
-            out += entry + protocol.dirent(inode, index + 1, name, mode)
-        return bytes(out)
 
 
 def without_privileges(bits: int) -> int:
@@ -554,12 +424,3 @@ def _set_times(at: Located | Descriptor, times: tuple[int, int]) -> None:
         os.utime(at.name, ns=times, dir_fd=at.parent.number, follow_symlinks=False)
     else:
         os.utime(at.number, ns=times)
-
-
-def _sized(value: bytes, size: int) -> bytes:
-    """An attribute's value, or its size for who asks with no room."""
-    if size == 0:
-        return struct.pack("<I4x", len(value))
-    if len(value) > size:
-        raise OSError(errno.ERANGE, os.strerror(errno.ERANGE))
-    return value

@@ -17,7 +17,8 @@ from collections.abc import Callable
 assert sys.platform != "win32"  # as proa.system.beneath
 
 from proa.shares import protocol
-from proa.shares.operations import Body, Operations
+from proa.shares.handles import Body
+from proa.shares.operations import Operations
 from proa.shares.protocol import FrameError, Op, Refused, Request
 
 log = logging.getLogger("proa.shares")

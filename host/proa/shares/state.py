@@ -65,7 +65,7 @@ def save(path: Path, operations: Operations, answers: Answers) -> None:
     saved = Saved(
         format=FORMAT,
         next_node=nodes.next_number,
-        next_handle=operations.next_handle,
+        next_handle=operations.handles.next_number,
         nodes=[
             SavedNode(
                 node.number,
@@ -85,7 +85,7 @@ def save(path: Path, operations: Operations, answers: Answers) -> None:
                 "file" if isinstance(handle, Handle) else "folder",
                 isinstance(handle, Handle) and handle.writable,
             )
-            for number, handle in operations.open.items()
+            for number, handle in operations.handles.held.items()
         ],
         owners=[(*key, owner.uid, owner.gid, owner.bits) for key, owner in operations.tree.owners.table()],
         answers=[(unique, number, _text(body)) for unique, number, body in answers.all()],
@@ -104,7 +104,7 @@ def load(path: Path, operations: Operations, answers: Answers) -> None:
     for held in saved.handles:
         if held.node in nodes:
             _reopen(operations, held, nodes[held.node])
-    operations.number_handles_from(saved.next_handle)
+    operations.handles.number_from(saved.next_handle)
     answers.restore([(unique, number, _bytes(body)) for unique, number, body in saved.answers])
 
 
@@ -138,7 +138,7 @@ def _nodes(saved: Saved, operations: Operations) -> dict[int, Node]:
 def _reopen(operations: Operations, held: SavedHandle, node: Node) -> None:
     """A file that has gone meanwhile is not open any more: whoever reads it is told (EBADF)."""
     if held.kind == "folder":
-        operations.open[held.number] = Listing(node)
+        operations.handles.held[held.number] = Listing(node)
         return
     try:
         at = operations.tree.locate(node)
@@ -147,7 +147,7 @@ def _reopen(operations: Operations, held: SavedHandle, node: Node) -> None:
         return
     if identity(os.fstat(file.number)) == node.identity:
         handle = Handle(node, file, held.writable)
-        operations.open[held.number] = handle
+        operations.handles.held[held.number] = handle
         node.open.append(handle)
 
 

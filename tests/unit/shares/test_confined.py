@@ -145,7 +145,7 @@ def test_a_handle_is_closed_once(place: Place) -> None:
     for _ in range(2):
         assert place.client.ask(Op.RELEASE, node, release)[0] == 0
     assert place.client.ask(Op.READ, node, struct.pack("<QQIIQII", number, 0, 9, 0, 0, 0, 0))[0] == 9
-    assert not place.operations.open
+    assert not place.operations.handles.held
 
 
 def test_a_link_is_not_followed(place: Place) -> None:
@@ -196,9 +196,9 @@ def test_a_frame_of_impossible_length_ends_the_stream(place: Place, length: int)
 def test_many_open_files_are_bounded(place: Place) -> None:
     (place.root / "a").write_bytes(b"x")
     node = place.client.look_up(place.top(), b"a")
-    place.operations.open.update(dict.fromkeys(range(10**6, 10**6 + 65536)))  # type: ignore[arg-type]
+    place.operations.handles.held.update(dict.fromkeys(range(10**6, 10**6 + 65536)))  # type: ignore[arg-type]
     assert place.client.ask(Op.OPEN, node, struct.pack("<II", 0, 0))[0] == 24
-    place.operations.open.clear()
+    place.operations.handles.held.clear()
 
 
 def _race(place: Place, seconds: float) -> None:
