@@ -35,9 +35,7 @@ class Listings:
     def _listing(self, request: Request) -> tuple[Listing, list[bytes], int, int]:
         """What is read, its names, where to begin, and how many bytes there is room for."""
         number, offset, size = fields("<QQI20x", request.body)
-        listing = self._handles.held.get(number)
-        if not isinstance(listing, Listing):
-            raise Refused("EBADF")
+        listing = self._handles.listing(number)
         if listing.names is None or offset == 0:  # rewinddir reads anew
             node = listing.node
             if node.root is None:

@@ -238,7 +238,9 @@ class Operations:
         at = self._named_or_open(node)
         found = at.found if isinstance(at, Located) else os.fstat(at.number)
         if flags & SetAttr.SIZE:
-            self._truncate(at, self.handles.held.get(handle) if flags & SetAttr.FH else None, size)
+            held = self.handles.held.get(handle) if flags & SetAttr.FH else None
+            # Only of this node: another's share may be one for reading only by now.
+            self._truncate(at, held if held is not None and held.node is node else None, size)
         if flags & (SetAttr.MODE | SetAttr.UID | SetAttr.GID | SetAttr.KILL_SUIDGID):
             self._set_owner(node, at, flags, (mode, uid, gid))
         if flags & (SetAttr.ATIME | SetAttr.MTIME):

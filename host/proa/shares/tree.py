@@ -67,6 +67,9 @@ class Tree:
     def allow(self, allowed: Allowed) -> None:
         """From now on this may be reached."""
         self._allowed, self._guarded = allowed, _guard(allowed)
+        for node in self.nodes.all():
+            if node.root is not None and node.root.path not in self._guarded.roots:
+                self.nodes.let_go(node)
 
     def root(self, path: bytes) -> Root | None:
         """The share that begins there."""

@@ -201,6 +201,56 @@ def test_many_open_files_are_bounded(place: Place) -> None:
     place.operations.handles.held.clear()
 
 
+def test_an_open_file_does_not_stand_for_another(place: Place) -> None:
+    """A truncation names a file and what is open of it; they are two files here."""
+    for name in ("a", "b"):
+        (place.root / name).write_bytes(b"content")
+    first, second = (place.client.look_up(place.top(), name) for name in (b"a", b"b"))
+    _, body = place.client.ask(Op.OPEN, second, struct.pack("<II", os.O_RDWR, 0))
+    handle = int.from_bytes(body[:8], "little")
+    flags = protocol.SetAttr.SIZE | protocol.SetAttr.FH
+    truncated = struct.pack("<I4xQQQQQQIIII4xII4x", flags, handle, 3, *[0] * 10)
+    assert place.client.ask(Op.SETATTR, first, truncated)[0] == 0
+    assert (place.root / "a").read_bytes() == b"con"
+    assert (place.root / "b").read_bytes() == b"content"
+
+
+def _is_open(path: Path) -> bool:
+    """Whether this process has a descriptor of it."""
+    return str(path) in {
+        os.readlink(entry) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()
+    }
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc for what is open")
+def test_what_is_no_more_shared_is_closed_and_said(place: Place) -> None:
+    (place.root / "a").write_bytes(b"content")
+    top = place.top()
+    node = place.client.look_up(top, b"a")
+    _, body = place.client.ask(Op.OPEN, node, struct.pack("<II", 0, 0))
+    file = int.from_bytes(body[:8], "little")
+    _, body = place.client.ask(Op.OPENDIR, top, bytes(8))
+    folder = int.from_bytes(body[:8], "little")
+    assert _is_open(place.root / "a") and _is_open(place.root)
+
+    place.operations.tree.allow(Allowed())
+    place.operations.handles.close_unshared()
+    assert not _is_open(place.root / "a") and not _is_open(place.root)
+    reads = [
+        (Op.READ, node, file),
+        (Op.READDIR, top, folder),
+        (Op.READDIRPLUS, top, folder),
+    ]
+    for op, of, number in reads:
+        assert place.client.ask(op, of, struct.pack("<QQIIQII", number, 0, 4096, 0, 0, 0, 0))[0] == 13
+    for number in (file, folder):
+        assert place.client.ask(Op.RELEASE, top, struct.pack("<QIIQ", number, 0, 0, 0))[0] == 0
+    assert place.client.ask(Op.READ, node, struct.pack("<QQIIQII", file, 0, 9, 0, 0, 0, 0))[0] == 9
+
+    place.operations.tree.allow(Allowed((Root(os.fsencode(place.root)),)))
+    assert place.client.look_up(top, b"a") == node, "and it may be shared again"
+
+
 def _race(place: Place, seconds: float) -> None:
     """A folder is a link to the outside, and a folder again, while the client works below it."""
     (place.root / "real").mkdir()
