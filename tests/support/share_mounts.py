@@ -84,6 +84,13 @@ class ShareMount:
         assert self._server is not None
         assert self._server.wait(TIMEOUT) == 0, (self.folder / "server.log").read_text()
 
+    def kill_server(self) -> None:
+        """It leaves nothing."""
+        assert self._server is not None
+        self._server.kill()
+        self._server.wait(TIMEOUT)
+        self._control.close()
+
     def connect(self) -> None:
         """A new stream between the two, instead of the last."""
         host, guest = stream_pair()

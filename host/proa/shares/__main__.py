@@ -85,8 +85,10 @@ class Process:
             state.load(path, self._operations, self._server.answers)
         except FileNotFoundError:
             log.warning("%s: there is none, files that are open in the guest are lost to it", path)
+            state.begin_anew(self._operations)
         except state.StateError as error:
             log.error("what the server before left is not used: %s", error)
+            state.begin_anew(self._operations)
 
 
 def main(argv: list[str]) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
+import threading
 
 assert sys.platform != "win32"  # as proa.system.beneath
 
@@ -21,21 +21,18 @@ class Handles:
     def __init__(self, tree: Tree) -> None:
         self.held: dict[int, Handle | Listing] = {}
         self._closed: set[int] = set()  # numbers that the guest still has, of what was shared once
+        # Never given twice, released or not: the guest may still write to one that was lost to this server.
+        self.next_number = 1
         self._tree = tree
-        self._numbers = itertools.count(1)
-
-    @property
-    def next_number(self) -> int:
-        return max((*self.held, *self._closed), default=0) + 1
-
-    def number_from(self, number: int) -> None:
-        self._numbers = itertools.count(number)
+        self._lock = threading.Lock()
 
     def hold(self, handle: Handle | Listing) -> int:
         """The number for it. Raises Refused `EMFILE`, and `EACCES` where it is not shared any more."""
         if len(self.held) + len(self._closed) >= MOST_HANDLES:
             raise Refused("EMFILE")
-        number = next(self._numbers)
+        with self._lock:
+            number = self.next_number
+            self.next_number += 1
         self.held[number] = handle
         try:
             self._tree.still_shared(handle.node)  # now that close_unshared would find it

@@ -80,6 +80,11 @@ class Nodes:
     def next_number(self) -> int:
         return self._next
 
+    def number_from(self, number: int) -> None:
+        """Give out no smaller number from here on."""
+        with self._lock:
+            self._next = max(self._next, number)
+
     def all(self) -> list[Node]:
         with self._lock:
             return list(self._by_number.values())

@@ -6,6 +6,7 @@ Names are bytes, written as Latin-1 text. Written when the server ends; used onc
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -104,8 +105,15 @@ def load(path: Path, operations: Operations, answers: Answers) -> None:
     for held in saved.handles:
         if held.node in nodes:
             _reopen(operations, held, nodes[held.node])
-    operations.handles.number_from(saved.next_handle)
+    operations.handles.next_number = saved.next_handle
     answers.restore([(unique, number, _bytes(body)) for unique, number, body in saved.answers])
+
+
+def begin_anew(operations: Operations) -> None:
+    """Go on where a server ended without a word: no number of its may come to stand for another file."""
+    first = secrets.randbits(60)
+    operations.tree.nodes.number_from(first)
+    operations.handles.next_number = first
 
 
 def _read(path: Path) -> Saved:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -226,3 +227,40 @@ def test_nothing_is_lost_or_done_twice_in_a_cut(mount: ShareMount, host: Path, r
         for made in range(count):
             assert (host / f"{number}/{made}/done").read_text() == "x" * 1000
             assert (host / f"{number}/{made}/link").is_symlink() == bool(made % 3)
+
+
+_HOLDER = """
+import os, sys
+file = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+os.write(file, b"before")
+print("open", flush=True)
+sys.stdin.readline()
+try:
+    os.pwrite(file, b"astray", 0)
+except OSError as error:
+    print(error.errno, flush=True)
+"""
+
+
+@pytest.mark.parametrize("state", (None, b"{", b'{"format": 99}'), ids=("none", "torn", "newer"))
+def test_what_a_killed_server_had_open_never_stands_for_another_file(
+    mount: ShareMount, host: Path, state: bytes | None
+) -> None:
+    guest = mount.path(host)
+    # Another process has it: ours could not start the next server, whose start closes what we have open.
+    argv = [sys.executable, "-c", _HOLDER, str(guest / "old")]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdin is not None and holder.stdout is not None
+        assert holder.stdout.readline() == b"open\n"
+        mount.kill_server()
+        if state is not None:
+            (mount.folder / "state.json").write_bytes(state)
+        mount.start_server(fresh=False)
+        mount.connect()
+        with (guest / "new").open("wb") as new:
+            new.write(b"content")
+            new.flush()
+            out, _ = holder.communicate(b"\n", timeout=30)
+        assert int(out) == errno.EBADF
+    assert (host / "new").read_bytes() == b"content"
+    assert (guest / "old").read_bytes() == b"before"
