@@ -62,7 +62,7 @@ class Process:
             self._tree.owners.keep = message["owner"] == "keep"
             if self._state is None:
                 self._begin(Path(message["state"]), fresh=bool(message["fresh"]))
-            self._operations.handles.close_unshared()
+            self._operations.handles.follow_shares()
             return {"done": True}
         if message["op"] == "stream" and handles:
             stream = socket.socket(fileno=handles.pop())

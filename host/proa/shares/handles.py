@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 
 assert sys.platform != "win32"  # as proa.system.beneath
 
-from proa.shares.nodes import Handle, Listing
+from proa.shares.nodes import Handle, Listing, Node
 from proa.shares.protocol import Refused, Request, fields
-from proa.shares.tree import Tree
+from proa.shares.tree import Tree, identity
+from proa.system import beneath
 
 Body = bytes | memoryview  # of a reply
 MOST_HANDLES = 65536
@@ -20,7 +22,7 @@ class Handles:
 
     def __init__(self, tree: Tree) -> None:
         self.held: dict[int, Handle | Listing] = {}
-        self._closed: set[int] = set()  # numbers that the guest still has, of what was shared once
+        self._closed: dict[int, tuple[Node, bool | None]] = {}  # what the guest still has, but is not shared
         # Never given twice, released or not: the guest may still write to one that was lost to this server.
         self.next_number = 1
         self._tree = tree
@@ -33,15 +35,27 @@ class Handles:
         with self._lock:
             number = self.next_number
             self.next_number += 1
-        self.held[number] = handle
+        self.put(number, handle)
         try:
-            self._tree.still_shared(handle.node)  # now that close_unshared would find it
+            self._tree.still_shared(handle.node)  # now that follow_shares would find it
         except Refused:
-            self.held.pop(number, None)
+            self._drop(number)
             raise
-        if isinstance(handle, Handle):
-            handle.node.open.append(handle)
         return number
+
+    def put(self, number: int, handle: Handle | Listing) -> None:
+        """The guest has that number for it already."""
+        with self._lock:
+            self.held[number] = handle
+            if isinstance(handle, Handle):
+                handle.node.open = (*handle.node.open, handle)
+
+    def _drop(self, number: int) -> None:
+        # A thread that is at it keeps its own reference: the descriptor is closed with the last one.
+        with self._lock:
+            handle = self.held.pop(number, None)
+            if isinstance(handle, Handle):
+                handle.node.open = tuple(other for other in handle.node.open if other is not handle)
 
     def file(self, number: int) -> Handle:
         """Raises Refused `EBADF` for what is no open file, `EACCES` where it is not shared any more."""
@@ -65,21 +79,43 @@ class Handles:
             self._tree.still_shared(handle.node)
         return handle
 
-    def close_unshared(self) -> None:
-        """Close what is open in what is not shared any more, so that the host may unmount or remove it."""
+    def follow_shares(self) -> None:
+        """Close what is open in what is not shared any more, so that the host may unmount or remove it.
+
+        What is shared again is opened again, where it is still there.
+        """
         for number, handle in tuple(self.held.items()):
-            try:
-                self._tree.still_shared(handle.node)
-            except Refused:
-                # A thread that is at it keeps its own reference: the descriptor is closed with the last one.
-                self._closed.add(number)
-                self.held.pop(number, None)
-                handle.node.open.clear()
+            if not self._is_shared(handle.node):
+                writable = handle.writable if isinstance(handle, Handle) else None
+                self._closed[number] = handle.node, writable
+                self._drop(number)
+        for number, (node, writable) in tuple(self._closed.items()):
+            if self._is_shared(node):
+                del self._closed[number]
+                self.reopen(number, node, writable)
+
+    def _is_shared(self, node: Node) -> bool:
+        try:
+            self._tree.still_shared(node)
+        except Refused:
+            return False
+        return True
+
+    def reopen(self, number: int, node: Node, writable: bool | None) -> None:
+        """`writable` is None for a folder. Whoever reads a file that has gone gets EBADF."""
+        if writable is None:
+            self.put(number, Listing(node))
+            return
+        try:
+            at = self._tree.locate(node)
+            file = beneath.open_file(at.parent, at.name, os.O_RDWR if writable else os.O_RDONLY)
+        except (OSError, Refused):
+            return
+        if identity(os.fstat(file.number)) == node.identity:
+            self.put(number, Handle(node, file, writable))
 
     def release(self, request: Request) -> Body:
         [number] = fields("<Q", request.body)
-        self._closed.discard(number)
-        handle = self.held.pop(number, None)
-        if isinstance(handle, Handle) and handle in handle.node.open:
-            handle.node.open.remove(handle)
+        self._closed.pop(number, None)
+        self._drop(number)
         return b""

@@ -54,7 +54,7 @@ class Node:
     places: dict[Place, None] = field(default_factory=dict)  # the newest last
     lookups: int = 0
     folder: Descriptor | None = None
-    open: list[Handle] = field(default_factory=list)
+    open: tuple[Handle, ...] = ()  # replaced, never changed: other threads look at it
     owner: tuple[int, tuple[int, int, int] | None] | None = None  # ctime, and what was kept then
     is_top: bool = False  # the shared folder itself
 

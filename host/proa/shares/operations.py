@@ -262,9 +262,10 @@ class Operations:
         try:
             return self.tree.locate(node)
         except Refused:
-            if not node.open:
+            handles = node.open
+            if not handles:
                 raise
-            return node.open[0].file
+            return handles[0].file
 
     def _truncate(self, at: Located | Descriptor, handle: Handle | Listing | None, size: int) -> None:
         if isinstance(handle, Handle) and handle.writable:

@@ -5,7 +5,6 @@ Names are bytes, written as Latin-1 text. Written when the server ends; used onc
 
 from __future__ import annotations
 
-import os
 import secrets
 import sys
 from pathlib import Path
@@ -15,11 +14,8 @@ import msgspec
 
 assert sys.platform != "win32"  # as proa.system.beneath
 
-from proa.shares.nodes import Handle, Listing, Node, Root
+from proa.shares.nodes import Handle, Node, Root
 from proa.shares.owners import Owner
-from proa.shares.protocol import Refused
-from proa.shares.tree import identity
-from proa.system import beneath
 from proa.system.files import write_atomic
 
 if TYPE_CHECKING:
@@ -104,7 +100,8 @@ def load(path: Path, operations: Operations, answers: Answers) -> None:
         operations.tree.owners.put((device, inode), Owner(uid, gid, bits))
     for held in saved.handles:
         if held.node in nodes:
-            _reopen(operations, held, nodes[held.node])
+            writable = None if held.kind == "folder" else held.writable
+            operations.handles.reopen(held.number, nodes[held.node], writable)
     operations.handles.next_number = saved.next_handle
     answers.restore([(unique, number, _bytes(body)) for unique, number, body in saved.answers])
 
@@ -141,22 +138,6 @@ def _nodes(saved: Saved, operations: Operations) -> dict[int, Node]:
             if parent in found:
                 found[kept.number].places[found[parent], _bytes(name)] = None
     return found
-
-
-def _reopen(operations: Operations, held: SavedHandle, node: Node) -> None:
-    """A file that has gone meanwhile is not open any more: whoever reads it is told (EBADF)."""
-    if held.kind == "folder":
-        operations.handles.held[held.number] = Listing(node)
-        return
-    try:
-        at = operations.tree.locate(node)
-        file = beneath.open_file(at.parent, at.name, os.O_RDWR if held.writable else os.O_RDONLY)
-    except (OSError, Refused):
-        return
-    if identity(os.fstat(file.number)) == node.identity:
-        handle = Handle(node, file, held.writable)
-        operations.handles.held[held.number] = handle
-        node.open.append(handle)
 
 
 def _text(value: bytes) -> str:

@@ -234,7 +234,7 @@ def test_what_is_no_more_shared_is_closed_and_said(place: Place) -> None:
     assert _is_open(place.root / "a") and _is_open(place.root)
 
     place.operations.tree.allow(Allowed())
-    place.operations.handles.close_unshared()
+    place.operations.handles.follow_shares()
     assert not _is_open(place.root / "a") and not _is_open(place.root)
     reads = [
         (Op.READ, node, file),
