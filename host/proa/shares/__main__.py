@@ -62,7 +62,8 @@ class Process:
             self._tree.owners.keep = message["owner"] == "keep"
             if self._state is None:
                 self._begin(Path(message["state"]), fresh=bool(message["fresh"]))
-            self._operations.handles.follow_shares()
+            else:
+                self._operations.handles.follow_shares()
             return {"done": True}
         if message["op"] == "stream" and handles:
             stream = socket.socket(fileno=handles.pop())
@@ -83,12 +84,12 @@ class Process:
             return
         try:
             state.load(path, self._operations, self._server.answers)
+            return
         except FileNotFoundError:
             log.warning("%s: there is none, files that are open in the guest are lost to it", path)
-            state.begin_anew(self._operations)
         except state.StateError as error:
             log.error("what the server before left is not used: %s", error)
-            state.begin_anew(self._operations)
+        state.begin_anew(self._operations)
 
 
 def main(argv: list[str]) -> int:

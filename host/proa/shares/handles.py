@@ -14,6 +14,7 @@ from proa.shares.tree import Tree, identity
 from proa.system import beneath
 
 Body = bytes | memoryview  # of a reply
+Way = bool | None  # how it is open: a file for writing or not; None for a folder
 MOST_HANDLES = 65536
 
 
@@ -22,7 +23,7 @@ class Handles:
 
     def __init__(self, tree: Tree) -> None:
         self.held: dict[int, Handle | Listing] = {}
-        self._closed: dict[int, tuple[Node, bool | None]] = {}  # what the guest still has, but is not shared
+        self._closed: dict[int, tuple[Node, Way]] = {}  # what the guest still has, but is not shared
         # Never given twice, released or not: the guest may still write to one that was lost to this server.
         self.next_number = 1
         self._tree = tree
@@ -35,7 +36,7 @@ class Handles:
         with self._lock:
             number = self.next_number
             self.next_number += 1
-        self.put(number, handle)
+        self._put(number, handle)
         try:
             self._tree.still_shared(handle.node)  # now that follow_shares would find it
         except Refused:
@@ -43,8 +44,7 @@ class Handles:
             raise
         return number
 
-    def put(self, number: int, handle: Handle | Listing) -> None:
-        """The guest has that number for it already."""
+    def _put(self, number: int, handle: Handle | Listing) -> None:
         with self._lock:
             self.held[number] = handle
             if isinstance(handle, Handle):
@@ -82,29 +82,20 @@ class Handles:
     def follow_shares(self) -> None:
         """Close what is open in what is not shared any more, so that the host may unmount or remove it.
 
-        What is shared again is opened again, where it is still there.
+        What is shared again is opened again; whoever reads a file that has gone meanwhile gets EBADF.
         """
         for number, handle in tuple(self.held.items()):
-            if not self._is_shared(handle.node):
-                writable = handle.writable if isinstance(handle, Handle) else None
-                self._closed[number] = handle.node, writable
+            if not self._tree.is_shared(handle.node):
+                self._closed[number] = handle.node, _way(handle)
                 self._drop(number)
         for number, (node, writable) in tuple(self._closed.items()):
-            if self._is_shared(node):
+            if self._tree.is_shared(node):
                 del self._closed[number]
-                self.reopen(number, node, writable)
+                self._reopen(number, node, writable)
 
-    def _is_shared(self, node: Node) -> bool:
-        try:
-            self._tree.still_shared(node)
-        except Refused:
-            return False
-        return True
-
-    def reopen(self, number: int, node: Node, writable: bool | None) -> None:
-        """`writable` is None for a folder. Whoever reads a file that has gone gets EBADF."""
+    def _reopen(self, number: int, node: Node, writable: Way) -> None:
         if writable is None:
-            self.put(number, Listing(node))
+            self._put(number, Listing(node))
             return
         try:
             at = self._tree.locate(node)
@@ -112,10 +103,25 @@ class Handles:
         except (OSError, Refused):
             return
         if identity(os.fstat(file.number)) == node.identity:
-            self.put(number, Handle(node, file, writable))
+            self._put(number, Handle(node, file, writable))
+
+    def all(self) -> list[tuple[int, Node, Way]]:
+        """All that the guest has a number for, also what is closed here."""
+        held = [(number, handle.node, _way(handle)) for number, handle in self.held.items()]
+        return held + [(number, *closed) for number, closed in self._closed.items()]
+
+    def restore(self, kept: list[tuple[int, Node, Way]], next_number: int) -> None:
+        """Go on with what an earlier server had open, as far as it is shared."""
+        self._closed.update((number, (node, writable)) for number, node, writable in kept)
+        self.next_number = next_number
+        self.follow_shares()
 
     def release(self, request: Request) -> Body:
         [number] = fields("<Q", request.body)
         self._closed.pop(number, None)
         self._drop(number)
         return b""
+
+
+def _way(handle: Handle | Listing) -> Way:
+    return handle.writable if isinstance(handle, Handle) else None

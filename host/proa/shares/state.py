@@ -14,7 +14,7 @@ import msgspec
 
 assert sys.platform != "win32"  # as proa.system.beneath
 
-from proa.shares.nodes import Handle, Node, Root
+from proa.shares.nodes import Node, Root
 from proa.shares.owners import Owner
 from proa.system.files import write_atomic
 
@@ -76,13 +76,8 @@ def save(path: Path, operations: Operations, answers: Answers) -> None:
             for node in nodes.all()
         ],
         handles=[
-            SavedHandle(
-                number,
-                handle.node.number,
-                "file" if isinstance(handle, Handle) else "folder",
-                isinstance(handle, Handle) and handle.writable,
-            )
-            for number, handle in operations.handles.held.items()
+            SavedHandle(number, node.number, "folder" if writable is None else "file", bool(writable))
+            for number, node, writable in operations.handles.all()
         ],
         owners=[(*key, owner.uid, owner.gid, owner.bits) for key, owner in operations.tree.owners.table()],
         answers=[(unique, number, _text(body)) for unique, number, body in answers.all()],
@@ -98,11 +93,12 @@ def load(path: Path, operations: Operations, answers: Answers) -> None:
     operations.tree.nodes.restore(nodes, saved.next_node)
     for device, inode, uid, gid, bits in saved.owners:
         operations.tree.owners.put((device, inode), Owner(uid, gid, bits))
-    for held in saved.handles:
-        if held.node in nodes:
-            writable = None if held.kind == "folder" else held.writable
-            operations.handles.reopen(held.number, nodes[held.node], writable)
-    operations.handles.next_number = saved.next_handle
+    kept = [
+        (held.number, nodes[held.node], None if held.kind == "folder" else held.writable)
+        for held in saved.handles
+        if held.node in nodes
+    ]
+    operations.handles.restore(kept, saved.next_handle)
     answers.restore([(unique, number, _bytes(body)) for unique, number, body in saved.answers])
 
 

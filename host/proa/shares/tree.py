@@ -68,7 +68,7 @@ class Tree:
         """From now on this may be reached."""
         self._allowed, self._guarded = allowed, _guard(allowed)
         for node in self.nodes.all():
-            if node.root is not None and node.root.path not in self._guarded.roots:
+            if not self.is_shared(node):
                 self.nodes.let_go(node)
 
     def root(self, path: bytes) -> Root | None:
@@ -85,9 +85,13 @@ class Tree:
         self.still_shared(node)
         return node
 
+    def is_shared(self, node: Node) -> bool:
+        """False for what was shared and is no more."""
+        return node.root is None or node.root.path in self._guarded.roots
+
     def still_shared(self, node: Node) -> None:
         """Raises Refused EACCES for what was shared and is no more."""
-        if node.root is not None and node.root.path not in self._guarded.roots:
+        if not self.is_shared(node):
             raise Refused("EACCES")
 
     def folder(self, node: Node) -> Descriptor:

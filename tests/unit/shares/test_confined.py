@@ -22,11 +22,11 @@ from hypothesis import strategies as st
 if sys.platform == "win32":
     pytest.skip("the share server is for POSIX systems", allow_module_level=True)
 
-from proa.shares import protocol
+from proa.shares import protocol, state
 from proa.shares.nodes import Root
 from proa.shares.operations import Operations
 from proa.shares.protocol import FrameError, Op, Refused
-from proa.shares.server import Server
+from proa.shares.server import Answers, Server
 from proa.shares.tree import Allowed, Tree
 
 pytestmark = [pytest.mark.timeout(120)]
@@ -249,6 +249,24 @@ def test_what_is_no_more_shared_is_closed_and_said(place: Place) -> None:
 
     place.operations.tree.allow(Allowed((Root(os.fsencode(place.root)),)))
     assert place.client.look_up(top, b"a") == node, "and it may be shared again"
+
+
+def test_what_is_closed_is_known_to_the_next_server(place: Place, tmp_path: Path) -> None:
+    (place.root / "a").write_bytes(b"content")
+    node = place.client.look_up(place.top(), b"a")
+    _, body = place.client.ask(Op.OPEN, node, struct.pack("<II", 0, 0))
+    number = int.from_bytes(body[:8], "little")
+    place.operations.tree.allow(Allowed())
+    place.operations.handles.follow_shares()
+    state.save(tmp_path / "state.json", place.operations, place.server.answers)
+
+    later = Operations(Tree(Allowed(), most_folders=64))
+    state.load(tmp_path / "state.json", later, Answers())
+    with pytest.raises(Refused, match="EACCES"):
+        later.handles.file(number)
+    later.tree.allow(Allowed((Root(os.fsencode(place.root)),)))
+    later.handles.follow_shares()
+    assert os.pread(later.handles.file(number).file.number, 100, 0) == b"content"
 
 
 def _race(place: Place, seconds: float) -> None:
