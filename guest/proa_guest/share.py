@@ -4,6 +4,10 @@ A frame is a frame on both sides, with its length first; nothing in it is looked
 outlives the stream: what was unanswered when it broke is asked again on the next one. It outlives the
 relay too, for init mounts it and keeps the descriptor; the relay is a process of its own, because the
 agent must go on while a host's disk is slow.
+
+The host also tells without being asked (frames without a number): what the kernel is not to trust any
+more, and what is to be repeated in the mount. Those have a thread of their own, for the kernel holds a
+folder's lock while it waits for an answer in it, and wants that lock for a notice too.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import queue
 import socket
 import stat
 import struct
@@ -18,6 +23,7 @@ import sys
 import threading
 
 from proa_guest.commands import spawn
+from proa_guest.repeat import Repeater
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,6 +46,11 @@ READ_AHEAD = 1024  # KiB; a kernel's own choice of 128 makes eight requests of o
 MS_NOSUID, MS_NODEV, MS_NOATIME = 2, 4, 1024  # linux/mount.h
 NOTIFY_RESEND = 7  # linux/fuse.h
 HEAD = struct.Struct("<IiQ")
+# Of ours: a notice that is no kernel's, and what the relay itself sends to the host.
+NOTIFY_REPEAT = 0x5001
+HELLO, TOLD, REPEATED = 0x50520001, 0x50520002, 0x50520003
+REQUEST = struct.Struct("<IIQQIIIHH")
+ACKNOWLEDGE = 32  # notices after which the host is told that they have arrived
 
 
 class RelayError(Exception):
@@ -107,6 +118,7 @@ def main() -> None:
     handle = inherited()
     if handle is None:
         raise SystemExit("there is no mount")
+    repeater = Repeater(FOLDER, (handle, STREAM))  # before there are threads
     lock = os.open(RELAY_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     # Another one may be about to end, or was started at the same moment.
     fcntl.flock(lock, fcntl.LOCK_EX)
@@ -116,7 +128,7 @@ def main() -> None:
     os.umask(0o077)
     listener.bind(RELAY_SOCKET)
     listener.listen()
-    relay = Relay(handle, _log)
+    relay = Relay(handle, repeater, _log)
     relay.take(first)
     threading.Thread(target=_when_answered, daemon=True).start()
     while True:
@@ -142,18 +154,27 @@ def _log(text: str) -> None:
 class Relay:
     """Moves frames between a mount's descriptor and one stream at a time."""
 
-    def __init__(self, device: int, log: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self, device: int, repeater: Repeater, log: Callable[[str], None] = lambda text: None
+    ) -> None:
         self._device = device
+        self._repeater = repeater
         self._log = log
+        self._sending = threading.Lock()
+        self._notices: queue.SimpleQueue[tuple[socket.socket, bytes]] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._there = threading.Condition(self._lock)
         self._stream: socket.socket | None = None
         self.ended = threading.Event()  # the mount is gone
         threading.Thread(target=self._from_kernel, name="from the kernel", daemon=True).start()
+        threading.Thread(target=self._tell, name="notices", daemon=True).start()
 
     def take(self, stream: socket.socket) -> None:
         """Use this stream from now on instead of any before it."""
         stream.setblocking(True)
+        # First of all: only then does the host trust that it can tell, and know whom not to obey.
+        with contextlib.suppress(OSError):  # whoever reads it finds out
+            stream.sendall(_own_request(HELLO, self._repeater.pid))
         with self._lock:
             before, self._stream = self._stream, stream
             self._there.notify_all()
@@ -198,7 +219,8 @@ class Relay:
                 return
             stream = self._current()
             try:
-                stream.sendall(view[:size])
+                with self._sending:
+                    stream.sendall(view[:size])
             except OSError as error:
                 self._log(f"the host's stream broke: {error.strerror}")
                 self._lost(stream)
@@ -214,7 +236,7 @@ class Relay:
                 if not taken:
                     break
                 end += taken
-                start = self._replies(view, start, end)
+                start = self._replies(stream, view, start, end)
                 if start == end:
                     start = end = 0
                 elif start:
@@ -224,19 +246,58 @@ class Relay:
             self._log(f"the host's stream broke: {error}")
         self._lost(stream)
 
-    def _replies(self, view: memoryview, start: int, end: int) -> int:
+    def _replies(self, stream: socket.socket, view: memoryview, start: int, end: int) -> int:
         """Write the whole frames in `view[start:end]`; where the first one begins that is not whole."""
         while end - start >= HEAD.size:
-            length = int.from_bytes(view[start : start + 4], "little")
+            length, _, unique = HEAD.unpack_from(view, start)
             if not HEAD.size <= length <= MOST:
                 raise RelayError(f"a frame that says to have {length} bytes")
             if end - start < length:
                 break
-            # ENOENT: nobody waits for this answer any more.
-            with contextlib.suppress(FileNotFoundError):
-                os.write(self._device, view[start : start + length])
+            if unique == 0:
+                self._notices.put((stream, bytes(view[start : start + length])))
+            else:
+                # ENOENT: nobody waits for this answer any more.
+                with contextlib.suppress(FileNotFoundError):
+                    os.write(self._device, view[start : start + length])
             start += length
         return start
+
+    def _tell(self) -> None:
+        """Write each notice to the kernel, or have it repeated, and tell the host so on its own stream."""
+        told, last = 0, None
+        while True:
+            stream, notice = self._notices.get()
+            if stream is not last:
+                told, last = 0, stream
+            _, code, _ = HEAD.unpack_from(notice)
+            if code == NOTIFY_REPEAT:
+                self._repeat(stream, notice[HEAD.size :])
+            else:
+                # Mostly ENOENT: the kernel does not know, or has forgotten, what it is told of.
+                with contextlib.suppress(OSError):
+                    os.write(self._device, notice)
+            told += 1
+            if told == ACKNOWLEDGE or self._notices.empty():
+                self._send(stream, _own_request(TOLD, told))
+                told = 0
+
+    def _repeat(self, stream: socket.socket, task: bytes) -> None:
+        try:
+            error = self._repeater.carry_out(task)
+        except OSError as failed:
+            self._log(f"{failed.strerror}, so the relay ends too")  # the host's next stream begins anew
+            os._exit(1)
+        self._send(stream, _own_request(REPEATED, error, task[:8]))
+
+    def _send(self, stream: socket.socket, frame: bytes) -> None:
+        with contextlib.suppress(OSError), self._sending:  # who reads the stream finds out
+            stream.sendall(frame)
+
+
+def _own_request(op: int, number: int, body: bytes = b"") -> bytes:
+    """A request of the relay's own; nothing answers it."""
+    return REQUEST.pack(REQUEST.size + len(body), op, 0, 0, 0, 0, number, 0, 0) + body
 
 
 def _end(stream: socket.socket) -> None:

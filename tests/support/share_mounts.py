@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ REPOSITORY = Path(__file__).parents[2]
 TIMEOUT = 20.0
 _RELAY = """
 import os, socket, sys
-from proa_guest import share
-relay = share.Relay(share.mount(sys.argv[1]), lambda text: print(text, file=sys.stderr, flush=True))
+from proa_guest import repeat, share
+device = share.mount(sys.argv[1])
+repeater = repeat.Repeater(sys.argv[1], (device, int(sys.argv[2])))
+relay = share.Relay(device, repeater, lambda text: print(text, file=sys.stderr, flush=True))
 print("mounted", flush=True)
 control = socket.socket(fileno=int(sys.argv[2]))
 while True:
@@ -98,6 +101,18 @@ class ShareMount:
             assert self.order({"op": "stream"}, host) == {"done": True}
             socket.send_fds(self._to_relay, [b"take"], [guest.fileno()])
             assert self._to_relay.recv(16) == b"taken"
+
+    def settled(self) -> dict[str, Any]:
+        """The server's counts, once the mount has been told of all that has happened."""
+        end = time.monotonic() + TIMEOUT
+        same, before = 0, {}
+        while same < 3:
+            assert time.monotonic() < end, before
+            now = self.order({"op": "status"})
+            same = same + 1 if now["quiet"] and now == before else 0
+            before = now
+            time.sleep(0.02)  # what the watcher has yet to read cannot be asked for
+        return before
 
     def order(self, content: dict[str, Any], stream: socket.socket | None = None) -> dict[str, Any]:
         handles = [stream.fileno()] if stream is not None else []

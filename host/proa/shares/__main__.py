@@ -28,6 +28,8 @@ from proa.shares.nodes import Root
 from proa.shares.operations import Operations
 from proa.shares.server import Server
 from proa.shares.tree import Allowed, Tree
+from proa.shares.watches import Watches
+from proa.system.watching import open_watcher
 
 log = logging.getLogger("proa.shares")
 MOST_LINE = 1 << 20
@@ -39,7 +41,8 @@ class Process:
     def __init__(self, control: socket.socket, folders: int) -> None:
         self._control = control
         self._sending = threading.Lock()
-        self._tree = Tree(Allowed(), most_folders=folders)
+        self._watches = Watches(open_watcher())
+        self._tree = Tree(Allowed(), most_folders=folders, watches=self._watches)
         self._operations = Operations(self._tree)
         self._server = Server(self._operations)
         self._state: Path | None = None
@@ -64,6 +67,7 @@ class Process:
                 self._begin(Path(message["state"]), fresh=bool(message["fresh"]))
             else:
                 self._operations.handles.follow_shares()
+                self._operations.coherence.shares_changed()
             return {"done": True}
         if message["op"] == "stream" and handles:
             stream = socket.socket(fileno=handles.pop())
@@ -71,8 +75,21 @@ class Process:
             self._server.serve(stream, lambda: self._send({"event": "ended"}))
             return {"done": True}
         if message["op"] == "status":
-            return {"nodes": len(self._tree.nodes), "open": len(self._operations.handles.held)}
+            return self._status()
         return {"failed": "there is no such order"}
+
+    def _status(self) -> dict[str, Any]:
+        outbox = self._operations.outbox
+        return {
+            "nodes": len(self._tree.nodes),
+            "open": len(self._operations.handles.held),
+            "asked": self._server.asked,
+            "watches": len(self._watches),
+            "told": outbox.told,
+            "events": outbox.repeated,
+            "quiet": outbox.quiet(),
+            "problem": self._watches.problem,
+        }
 
     def _begin(self, path: Path, *, fresh: bool) -> None:
         """Go on where the server before this one ended; it may just be about to."""

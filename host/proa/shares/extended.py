@@ -6,10 +6,12 @@ import errno
 import os
 import struct
 import sys
+from contextlib import AbstractContextManager
 
 assert sys.platform != "win32"  # as proa.system.beneath
 
 from proa.shares import protocol
+from proa.shares.coherence import Coherence
 from proa.shares.handles import Body
 from proa.shares.owners import KEY
 from proa.shares.protocol import Refused, Request, fields, names
@@ -20,8 +22,9 @@ from proa.system import beneath
 class Extended:
     """Answers what is asked of extended attributes. Safe for several threads."""
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: Tree, coherence: Coherence) -> None:
         self._tree = tree
+        self._coherence = coherence
 
     def _attribute(self, request: Request, offset: int) -> tuple[str, Located]:
         [name] = names(request.body, offset, 1)
@@ -55,13 +58,19 @@ class Extended:
         value = bytes(request.body[8 + len(name) + 1 :])
         if len(value) != size:
             raise protocol.FrameError("an attribute's value has another size than it says")
-        beneath.set_attribute(at.parent, at.name, key, value, flags)
+        with self._changing(request, at):
+            beneath.set_attribute(at.parent, at.name, key, value, flags)
         return b""
+
+    def _changing(self, request: Request, at: Located) -> AbstractContextManager[None]:
+        node = self._tree.node(request.node)
+        return self._coherence.content(node, lambda: beneath.status(at.parent, at.name))
 
     def remove(self, request: Request) -> Body:
         self._tree.writable(self._tree.node(request.node))
         key, at = self._attribute(request, 0)
-        beneath.remove_attribute(at.parent, at.name, key)
+        with self._changing(request, at):
+            beneath.remove_attribute(at.parent, at.name, key)
         return b""
 
 

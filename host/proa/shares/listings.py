@@ -20,7 +20,7 @@ class Listings:
     """Answers what is asked of folders that are open; `entry` makes the reply that tells of a node."""
 
     def __init__(
-        self, tree: Tree, handles: Handles, entry: Callable[[Node, protocol.Attributes], bytes]
+        self, tree: Tree, handles: Handles, entry: Callable[[Node, protocol.Attributes, Node], bytes]
     ) -> None:
         self._tree = tree
         self._handles = handles
@@ -41,7 +41,7 @@ class Listings:
             if node.root is None:
                 found = self._tree.names_above(node)
             else:
-                every = beneath.names_in(self._tree.folder(node))
+                every = beneath.names_in(self._tree.watched_folder(node))
                 found = [name for name in every if not self._tree.hides(node, name)]
             listing.names = [b".", b"..", *found]
         return listing, listing.names, offset, min(size, protocol.MAX_WRITE)
@@ -75,6 +75,10 @@ class Listings:
                     node, attributes = self._tree.look_up(listing.node, name)
                 except (OSError, Refused):
                     continue  # it has gone since, or is nobody's to see
-                entry, inode, mode = self._entry(node, attributes), attributes.inode, attributes.mode
+                entry, inode, mode = (
+                    self._entry(node, attributes, listing.node),
+                    attributes.inode,
+                    attributes.mode,
+                )
             out += entry + protocol.dirent(inode, index + 1, name, mode)
         return bytes(out)

@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING
 from proa.shares.protocol import ROOT
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from proa.system.beneath import Descriptor
 
 Identity = tuple[int, int, int]  # device, inode, type: st_mode >> 12
 Place = tuple["Node", bytes]  # a folder, and a name in it
+Stamp = tuple[int, int, int]  # size, time of change of content and of anything, in nanoseconds
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,19 @@ class Node:
     open: tuple[Handle, ...] = ()  # replaced, never changed: other threads look at it
     owner: tuple[int, tuple[int, int, int] | None] | None = None  # ctime, and what was kept then
     is_top: bool = False  # the shared folder itself
+    watch: int = 0  # what changes in it, or of it, is told with this number; 0: it is not watched
+    names: dict[bytes, Node] = field(default_factory=dict)  # what the guest was told of in this folder
+    told: Stamp | None = None  # the last that the guest was told of it
+    own: Stamp | None = None  # how the guest's own last change left it
+    changing: int = 0  # changes of the guest's that are under way
 
 
 class Nodes:
     """All nodes. Safe for several threads."""
 
-    def __init__(self, most_folders: int) -> None:
-        """Keeps at most `most_folders` descriptors of folders open."""
+    def __init__(self, most_folders: int, dropped: Callable[[Node], None] = lambda node: None) -> None:
+        """Keeps at most `most_folders` descriptors of folders open; tells of each node that it drops."""
+        self._dropped = dropped
         self._lock = threading.Lock()
         self._most_folders = most_folders
         self._next = ROOT + 1
@@ -116,6 +125,20 @@ class Nodes:
             else:
                 node.places.pop(place, None)
                 node.places[place] = None
+                place[0].names[place[1]] = node
+            return node
+
+    def again(self, node: Node) -> None:
+        """The guest knows it once more, even if it had been dropped."""
+        with self._lock:
+            self._by_number[node.number] = node
+            node.lookups += 1
+
+    def stand_in(self, kind: int) -> Node:
+        """For a file that has gone before the guest knew it; `kind` is its type: st_mode >> 12."""
+        with self._lock:
+            node = Node(self._next, (0, self._next, kind), None)
+            self._next += 1
             return node
 
     def seen_above(self, path: bytes) -> Node:
@@ -151,18 +174,28 @@ class Nodes:
             self._above.pop(node.above, None)
         self._folders.pop(node.number, None)
         node.folder = None
+        for parent, name in node.places:
+            if parent.names.get(name) is node:
+                del parent.names[name]
         node.places.clear()  # a folder above it may go too
+        self._dropped(node)
 
     def left(self, node: Node, place: Place) -> None:
         """The file is not called so any more."""
         with self._lock:
-            node.places.pop(place, None)
+            self._leave(node, place)
 
     def moved(self, node: Node, old: Place, new: Place) -> None:
         with self._lock:
-            node.places.pop(old, None)
+            self._leave(node, old)
             node.places.pop(new, None)
             node.places[new] = None
+            new[0].names[new[1]] = node
+
+    def _leave(self, node: Node, place: Place) -> None:
+        node.places.pop(place, None)
+        if place[0].names.get(place[1]) is node:
+            del place[0].names[place[1]]
 
     def ended(self, node: Node) -> None:
         """Its last name is gone: the next file with its identity is another one."""

@@ -8,19 +8,25 @@ import struct
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 assert sys.platform != "win32"  # as proa.system.beneath
 
 from proa.shares import protocol
+from proa.shares.coherence import Coherence
 from proa.shares.extended import Extended
 from proa.shares.handles import Body, Handles
 from proa.shares.listings import Listings
-from proa.shares.nodes import Handle, Listing, Node
+from proa.shares.nodes import Handle, Listing, Node, Place
+from proa.shares.notices import Outbox
 from proa.shares.owners import Owner, bits_on_host
 from proa.shares.protocol import Op, Refused, Request, SetAttr, checked_name, fields, names
+from proa.shares.repeats import Repeats
 from proa.shares.tree import Located, Tree, identity
+from proa.shares.watches import stamp
 from proa.system import beneath
 from proa.system.beneath import Descriptor
+from proa.system.watching import Kind
 
 ACCESS_MODE, EXCLUSIVE, TRUNCATE, APPEND = 3, 0o200, 0o1000, 0o2000  # Linux' numbers of open(2)'s flags
 # Kinds of files that a guest may make with mknod. No devices: they would be the host's.
@@ -32,10 +38,12 @@ class Operations:
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
-        self.valid = 0  # seconds that the guest may trust names and attributes without asking
+        self.outbox = Outbox()
+        self.coherence = Coherence(tree, self.outbox)
+        self.repeats = Repeats(tree, self.outbox, self._entry)
         self.handles = Handles(tree)
         listings = Listings(tree, self.handles, self._entry)
-        attributes = Extended(tree)
+        attributes = Extended(tree, self.coherence)
         self._answers: dict[int, Callable[[Request], Body | None]] = {
             Op.LOOKUP: self._lookup,
             Op.FORGET: self._forget,
@@ -76,20 +84,44 @@ class Operations:
 
     def answer(self, request: Request) -> Body | None:
         """The body of the reply; None for what is not answered. Raises OSError, Refused, FrameError."""
+        if request.pid == self.repeats.pid and request.pid:
+            return self.repeats.answer(request, self._answer)
+        return self._answer(request)
+
+    def _answer(self, request: Request) -> Body | None:
         work = self._answers.get(request.op)
         if work is None:
             raise Refused("ENOTTY" if request.op == Op.IOCTL else "ENOSYS")
         return work(request)
 
+    def hear_changes(self, pid: int) -> None:
+        """The guest can be told of changes; the process `pid` there repeats them."""
+        self.repeats.pid = pid
+        self.tree.watches.heard = True
+        self.coherence.start()
+
     # -- names --------------------------------------------------------------------------------
 
-    def _entry(self, node: Node, attributes: protocol.Attributes) -> bytes:
-        return protocol.entry_out(node.number, attributes, self.valid if node.root else 0)
+    def _valid(self, node: Node, attributes: protocol.Attributes) -> int:
+        """For how many seconds the guest may trust the attributes: those of what is watched for good."""
+        if node.root is None or not self.tree.watches.trusted(node, attributes.links):
+            return 0
+        return protocol.FOREVER
+
+    def _entry(self, node: Node, attributes: protocol.Attributes, parent: Node) -> bytes:
+        name_valid = protocol.FOREVER if parent.watch else 0
+        return protocol.entry_out(node.number, attributes, name_valid, self._valid(node, attributes))
 
     def _lookup(self, request: Request) -> Body:
         [name] = names(request.body, 0, 1)
         parent = self.tree.node(request.node)
-        return self._entry(*self.tree.look_up(parent, checked_name(name)))
+        try:
+            node, attributes = self.tree.look_up(parent, checked_name(name))
+        except FileNotFoundError:
+            if not parent.watch:
+                raise
+            return protocol.no_entry_out(protocol.FOREVER)
+        return self._entry(node, attributes, parent)
 
     def _forget(self, request: Request) -> None:
         [count] = fields("<Q", request.body)
@@ -107,7 +139,21 @@ class Operations:
         parent = self.tree.node(number)
         self.tree.guard(parent, checked_name(name))
         self.tree.writable(parent)
-        return parent, self.tree.folder(parent)
+        return parent, self.tree.watched_folder(parent)
+
+    def _making(
+        self,
+        request: Request,
+        place: tuple[Node, Descriptor, bytes],
+        mode: int,
+        make: Callable[[], object],
+    ) -> Body:
+        """Make a file that the guest asked for, and tell of it."""
+        parent, folder, name = place
+        with self.coherence.names((parent, name, Kind.CREATED)):
+            make()
+            node, attributes = self._made(request, parent, folder, name, mode)
+        return self._entry(node, attributes, parent)
 
     def _made(
         self, request: Request, parent: Node, folder: Descriptor, name: bytes, mode: int
@@ -125,13 +171,15 @@ class Operations:
         if (request.uid, gid, bits) != (found.st_uid, found.st_gid, found.st_mode & 0o7777):
             self.tree.owners.write(folder, name, found, Owner(request.uid, gid, bits))
             found = beneath.status(folder, name)
-        return self.tree.take_in(parent, name, folder, found)
+        node, attributes = self.tree.take_in(parent, name, folder, found)
+        self.coherence.made(node)
+        return node, attributes
 
     def _symlink(self, request: Request) -> Body:
         name, target = names(request.body, 0, 2)
         parent, folder = self._parent(request.node, name)
-        os.symlink(target, name, dir_fd=folder.number)
-        return self._entry(*self._made(request, parent, folder, name, 0o777))
+        place = parent, folder, name
+        return self._making(request, place, 0o777, lambda: os.symlink(target, name, dir_fd=folder.number))
 
     def _mknod(self, request: Request) -> Body:
         [mode] = fields("<I12x", request.body)
@@ -140,15 +188,17 @@ class Operations:
         kind = stat.S_IFMT(mode)
         if kind not in _MAKES:
             raise Refused("EPERM")
-        os.mknod(name, kind | bits_on_host(mode, folder=False), dir_fd=folder.number)
-        return self._entry(*self._made(request, parent, folder, name, mode))
+        bits = kind | bits_on_host(mode, folder=False)
+        place = parent, folder, name
+        return self._making(request, place, mode, lambda: os.mknod(name, bits, dir_fd=folder.number))
 
     def _mkdir(self, request: Request) -> Body:
         [mode] = fields("<I4x", request.body)
         [name] = names(request.body, 8, 1)
         parent, folder = self._parent(request.node, name)
-        os.mkdir(name, bits_on_host(mode, folder=True), dir_fd=folder.number)
-        return self._entry(*self._made(request, parent, folder, name, mode))
+        bits = bits_on_host(mode, folder=True)
+        place = parent, folder, name
+        return self._making(request, place, mode, lambda: os.mkdir(name, bits, dir_fd=folder.number))
 
     def _unlink(self, request: Request) -> Body:
         return self._removed(request, os.unlink)
@@ -160,9 +210,17 @@ class Operations:
         [name] = names(request.body, 0, 1)
         parent, folder = self._parent(request.node, name)
         found = beneath.status(folder, name)
-        remove(name, dir_fd=folder.number)
-        self._gone(parent, name, found)
+        with self.coherence.names((parent, name, Kind.DELETED)), self._losing_a_name(found):
+            remove(name, dir_fd=folder.number)
+            self._gone(parent, name, found)
         return b""
+
+    def _losing_a_name(self, found: os.stat_result | None) -> AbstractContextManager[None]:
+        """That is a change of the file as well, which those see who know it by another name."""
+        node = self.tree.nodes.known(identity(found)) if found is not None else None
+        if found is None or node is None or found.st_nlink <= 1:
+            return nullcontext()
+        return self.coherence.content(node, lambda: self.tree.locate(node).found)
 
     def _gone(self, parent: Node, name: bytes, found: os.stat_result) -> None:
         node = self.tree.nodes.known(identity(found))
@@ -173,6 +231,13 @@ class Operations:
             self.tree.nodes.left(node, (parent, name))
             if last:
                 self.tree.nodes.ended(node)
+
+    def _stamp(self, node: Node) -> None:
+        """Another name is a change of the file too, and it was the guest's."""
+        try:
+            node.own = stamp(self.tree.locate(node).found)
+        except (OSError, Refused):
+            node.own = None
 
     def _rename(self, request: Request) -> Body:
         [to_parent] = fields("<Q", request.body)
@@ -188,28 +253,45 @@ class Operations:
         name, to_name = both
         parent, folder = self._parent(request.node, name)
         to_parent, to_folder = self._parent(to_number, to_name)
-        nodes = self.tree.nodes
         found = beneath.status(folder, name)
         try:
             replaced = beneath.status(to_folder, to_name)
         except FileNotFoundError:
             replaced = None
-        beneath.rename(folder, name, to_folder, to_name, flags)
         old, new = (parent, name), (to_parent, to_name)
         if replaced is not None and identity(replaced) == identity(found) and old != new:
+            beneath.rename(folder, name, to_folder, to_name, flags)
             return b""  # two names of one file: rename(2) leaves both
-        if replaced is not None and flags & beneath.RENAME_EXCHANGE:
+        changes = [(*old, Kind.MOVED_FROM), (*new, Kind.MOVED_TO)]
+        if flags & beneath.RENAME_EXCHANGE:
+            changes += [(*new, Kind.MOVED_FROM), (*old, Kind.MOVED_TO)]
+        lost = None if flags & beneath.RENAME_EXCHANGE else replaced
+        with self.coherence.names(*changes), self._losing_a_name(lost):
+            beneath.rename(folder, name, to_folder, to_name, flags)
+            self._follow_rename(old, new, found, replaced, exchange=bool(flags & beneath.RENAME_EXCHANGE))
+        return b""
+
+    def _follow_rename(
+        self,
+        old: Place,
+        new: Place,
+        found: os.stat_result,
+        replaced: os.stat_result | None,
+        *,
+        exchange: bool,
+    ) -> None:
+        nodes = self.tree.nodes
+        node = nodes.known(identity(found))
+        if replaced is not None and exchange:
             other = nodes.known(identity(replaced))
             if other is not None:
                 nodes.moved(other, new, old)
+                self._stamp(other)
         elif replaced is not None:
-            self._gone(to_parent, to_name, replaced)
-        node = nodes.known(identity(found))
+            self._gone(*new, replaced)
         if node is not None:
-            nodes.moved(node, (node, b"") if flags & beneath.RENAME_EXCHANGE else old, new)
-            if flags & beneath.RENAME_EXCHANGE:
-                nodes.left(node, old)
-        return b""
+            nodes.moved(node, old, new)
+            self._stamp(node)
 
     def _link(self, request: Request) -> Body:
         [number] = fields("<Q", request.body)
@@ -218,15 +300,24 @@ class Operations:
         at = self.tree.locate(node)
         parent, folder = self._parent(request.node, name)
         self.tree.writable(node)
-        os.link(at.name, name, src_dir_fd=at.parent.number, dst_dir_fd=folder.number, follow_symlinks=False)
-        return self._entry(*self.tree.take_in(parent, name, folder, beneath.status(folder, name)))
+        with (
+            self.coherence.names((parent, name, Kind.CREATED)),
+            self.coherence.content(node, lambda: beneath.status(folder, name)),
+        ):
+            os.link(
+                at.name, name, src_dir_fd=at.parent.number, dst_dir_fd=folder.number, follow_symlinks=False
+            )
+            node, attributes = self.tree.take_in(parent, name, folder, beneath.status(folder, name))
+        return self._entry(node, attributes, parent)
 
     # -- attributes ---------------------------------------------------------------------------
 
     def _getattr(self, request: Request) -> Body:
         node = self.tree.node(request.node)
+        if node.root is not None and not node.watch and node.identity[2] == stat.S_IFDIR >> 12:
+            self.tree.watched_folder(node)
         attributes = self.tree.attributes_of(node)
-        return protocol.attr_out(attributes, self.valid if node.root else 0)
+        return protocol.attr_out(attributes, self._valid(node, attributes))
 
     def _setattr(self, request: Request) -> Body:
         node = self.tree.node(request.node)
@@ -237,25 +328,25 @@ class Operations:
         flags = SetAttr(valid & 0xFFF)
         at = self._named_or_open(node)
         found = at.found if isinstance(at, Located) else os.fstat(at.number)
-        if flags & SetAttr.SIZE:
-            held = self.handles.held.get(handle) if flags & SetAttr.FH else None
-            # Only of this node: another's share may be one for reading only by now.
-            self._truncate(at, held if held is not None and held.node is node else None, size)
-        if flags & (SetAttr.MODE | SetAttr.UID | SetAttr.GID | SetAttr.KILL_SUIDGID):
-            self._set_owner(node, at, flags, (mode, uid, gid))
-        if flags & (SetAttr.ATIME | SetAttr.MTIME):
-            now = time.time_ns()
-            times = []
-            for set_it, set_now, whole, rest, old in (
-                (SetAttr.ATIME, SetAttr.ATIME_NOW, atime, atime_ns, found.st_atime_ns),
-                (SetAttr.MTIME, SetAttr.MTIME_NOW, mtime, mtime_ns, found.st_mtime_ns),
-            ):
-                # Times before 1970 are negative.
-                seconds = whole - (1 << 64) if whole >> 63 else whole
-                given = seconds * 1_000_000_000 + rest if flags & set_it else old
-                times.append(now if flags & set_now else given)
-            _set_times(at, (times[0], times[1]))
-        return protocol.attr_out(self.tree.attributes_of(node), self.valid)
+        with self.coherence.content(node, lambda: _look(at)):
+            if flags & SetAttr.SIZE:
+                held = self.handles.held.get(handle) if flags & SetAttr.FH else None
+                # Only of this node: another's share may be one for reading only by now.
+                self._truncate(at, held if held is not None and held.node is node else None, size)
+            if flags & (SetAttr.MODE | SetAttr.UID | SetAttr.GID | SetAttr.KILL_SUIDGID):
+                self._set_owner(node, at, flags, (mode, uid, gid))
+            if flags & (SetAttr.ATIME | SetAttr.MTIME):
+                access = _time(flags, SetAttr.ATIME, SetAttr.ATIME_NOW, atime, atime_ns)
+                change = _time(flags, SetAttr.MTIME, SetAttr.MTIME_NOW, mtime, mtime_ns)
+                _set_times(
+                    at,
+                    (
+                        found.st_atime_ns if access is None else access,
+                        found.st_mtime_ns if change is None else change,
+                    ),
+                )
+            attributes = self.tree.attributes_of(node)
+        return protocol.attr_out(attributes, self._valid(node, attributes))
 
     def _named_or_open(self, node: Node) -> Located | Descriptor:
         """The file by a name, or what the guest has open of one that has none any more."""
@@ -328,13 +419,21 @@ class Operations:
             self.tree.writable(node)
         at = self.tree.locate(node)
         access = flags & ACCESS_MODE | (os.O_TRUNC if flags & TRUNCATE else 0)
+        if not flags & TRUNCATE:
+            file = self._opened(node, at, access)
+        else:
+            with self.coherence.content(node, lambda: _look(at)):
+                file = self._opened(node, at, access)
+                if how & protocol.OPEN_KILL_SUIDGID:
+                    self._set_owner(node, at, SetAttr.KILL_SUIDGID, (0, 0, 0))
+        number = self.handles.hold(Handle(node, file, writes))
+        return protocol.OPEN_OUT.pack(number, protocol.FOPEN_KEEP_CACHE, 0)
+
+    def _opened(self, node: Node, at: Located, access: int) -> Descriptor:
         file = beneath.open_file(at.parent, at.name, access)
         if identity(os.fstat(file.number)) != node.identity:
             raise Refused("ESTALE")  # another one was put in its place this moment
-        if how & protocol.OPEN_KILL_SUIDGID:
-            self._set_owner(node, at, SetAttr.KILL_SUIDGID, (0, 0, 0))
-        number = self.handles.hold(Handle(node, file, writes))
-        return protocol.OPEN_OUT.pack(number, protocol.FOPEN_KEEP_CACHE, 0)
+        return file
 
     def _create(self, request: Request) -> Body:
         flags, mode = fields("<2I8x", request.body)
@@ -342,21 +441,26 @@ class Operations:
         parent, folder = self._parent(request.node, name)
         access = flags & ACCESS_MODE | (os.O_TRUNC if flags & TRUNCATE else 0)
         try:
-            file = beneath.open_file(
-                folder, name, access | os.O_CREAT | os.O_EXCL, bits_on_host(mode, folder=False)
-            )
-            node, attributes = self._made(request, parent, folder, name, mode)
+            with self.coherence.names((parent, name, Kind.CREATED)):
+                file = beneath.open_file(
+                    folder, name, access | os.O_CREAT | os.O_EXCL, bits_on_host(mode, folder=False)
+                )
+                node, attributes = self._made(request, parent, folder, name, mode)
         except FileExistsError:
             # The host made it since the guest looked.
             if flags & EXCLUSIVE:
                 raise
-            file = beneath.open_file(folder, name, access)
-            node, attributes = self.tree.look_up(parent, name)
+            node, _ = self.tree.look_up(parent, name)
+            with self.coherence.content(node, lambda: beneath.status(folder, name)):
+                file = beneath.open_file(folder, name, access)
+                attributes = self.tree.attributes_of(node)
         if identity(os.fstat(file.number)) != node.identity:
             raise Refused("ESTALE")
         writes = flags & ACCESS_MODE != os.O_RDONLY
         number = self.handles.hold(Handle(node, file, writes))
-        return self._entry(node, attributes) + protocol.OPEN_OUT.pack(number, protocol.FOPEN_KEEP_CACHE, 0)
+        return self._entry(node, attributes, parent) + protocol.OPEN_OUT.pack(
+            number, protocol.FOPEN_KEEP_CACHE, 0
+        )
 
     def _read(self, request: Request) -> Body:
         number, offset, size = fields("<QQI20x", request.body)
@@ -371,13 +475,18 @@ class Operations:
         if not handle.writable:
             raise Refused("EBADF")
         self.tree.writable(handle.node)
-        if how & protocol.WRITE_KILL_SUIDGID:
-            self._set_owner(handle.node, self._named_or_open(handle.node), SetAttr.KILL_SUIDGID, (0, 0, 0))
-        if flags & APPEND and not how & protocol.WRITE_CACHE:
-            written = beneath.append(handle.file, data)
-        else:
-            written = os.pwrite(handle.file.number, data, offset)
+        with self._changing(handle):
+            if how & protocol.WRITE_KILL_SUIDGID:
+                at = self._named_or_open(handle.node)
+                self._set_owner(handle.node, at, SetAttr.KILL_SUIDGID, (0, 0, 0))
+            if flags & APPEND and not how & protocol.WRITE_CACHE:
+                written = beneath.append(handle.file, data)
+            else:
+                written = os.pwrite(handle.file.number, data, offset)
         return struct.pack("<I4x", written)
+
+    def _changing(self, handle: Handle) -> AbstractContextManager[None]:
+        return self.coherence.content(handle.node, lambda: os.fstat(handle.file.number))
 
     def _fsync(self, request: Request) -> Body:
         number, flags = fields("<QI4x", request.body)
@@ -396,7 +505,8 @@ class Operations:
         if not handle.writable:
             raise Refused("EBADF")
         self.tree.writable(handle.node)
-        beneath.allocate(handle.file, mode, offset, length)
+        with self._changing(handle):
+            beneath.allocate(handle.file, mode, offset, length)
         return b""
 
     def _lseek(self, request: Request) -> Body:
@@ -413,12 +523,27 @@ class Operations:
             raise Refused("EBADF")
         self.tree.writable(target.node)
         length = min(length, 1 << 30)
-        return struct.pack("<I4x", beneath.copy(source.file, start, target.file, offset, length))
+        with self._changing(target):
+            copied = beneath.copy(source.file, start, target.file, offset, length)
+        return struct.pack("<I4x", copied)
 
 
 def without_privileges(bits: int) -> int:
     """A mode after a write: no set-uid, and no set-gid where the group may execute."""
     return bits & ~(stat.S_ISUID | (stat.S_ISGID if bits & stat.S_IXGRP else 0))
+
+
+def _look(at: Located | Descriptor) -> os.stat_result:
+    return beneath.status(at.parent, at.name) if isinstance(at, Located) else os.fstat(at.number)
+
+
+def _time(flags: SetAttr, is_set: SetAttr, is_now: SetAttr, whole: int, rest: int) -> int | None:
+    """In nanoseconds; None for one that is to stay."""
+    if flags & is_now:
+        return time.time_ns()
+    if not flags & is_set:
+        return None
+    return (whole - (1 << 64) if whole >> 63 else whole) * 1_000_000_000 + rest  # before 1970: negative
 
 
 def _set_times(at: Located | Descriptor, times: tuple[int, int]) -> None:

@@ -20,6 +20,9 @@ MAX_NAME = 255  # bytes, as Linux' own file systems
 
 IN_HEADER = struct.Struct("<IIQQIIIHH")
 OUT_HEADER = struct.Struct("<IiQ")
+INVAL_INODE_OUT = struct.Struct("<Qqq")
+INVAL_ENTRY_OUT = struct.Struct("<Q2I")
+REPEAT_OUT = struct.Struct("<3Q3H2x")
 INIT_IN = struct.Struct("<4I")
 INIT_OUT = struct.Struct("<4I2H2I2H2I24x")
 ATTR = struct.Struct("<6Q10I")
@@ -28,6 +31,9 @@ ATTR_OUT = struct.Struct("<Q2I")
 OPEN_OUT = struct.Struct("<QIi")
 STATFS_OUT = struct.Struct("<5Q3I28x")
 DIRENT = struct.Struct("<2Q2I")
+
+FOREVER = 10 * 365 * 24 * 3600  # seconds: until it is told otherwise
+EXPIRE_ONLY = 1  # flag of an INVAL_ENTRY (7.38): look again, but keep what hangs on the name
 
 # The highest bit of a request's number says that it is sent again after a cut (FUSE_UNIQUE_RESEND).
 RESENT = 1 << 63
@@ -73,6 +79,18 @@ class Op(enum.IntEnum):
     LSEEK = 46
     COPY_FILE_RANGE = 47
     SYNCFS = 50
+    # Of the relay's own, not the kernel's: see guest/proa_guest/share.py.
+    HELLO = 0x50520001  # it can carry notices; the process that repeats changes
+    TOLD = 0x50520002  # so many more notices have reached the kernel
+    REPEATED = 0x50520003  # a change was repeated
+
+
+class Notice(enum.IntEnum):
+    """What the server tells without being asked; those of linux/fuse.h, and the relay's own."""
+
+    INVAL_INODE = 2
+    INVAL_ENTRY = 3
+    REPEAT = 0x5001
 
 
 class InitFlag(enum.IntFlag):
@@ -83,6 +101,7 @@ class InitFlag(enum.IntFlag):
     READDIRPLUS_AUTO = 1 << 14
     ASYNC_DIO = 1 << 15
     PARALLEL_DIROPS = 1 << 18
+    CACHE_SYMLINKS = 1 << 23
     ABORT_ERROR = 1 << 21
     MAX_PAGES = 1 << 22
     HANDLE_KILLPRIV_V2 = 1 << 28
@@ -99,6 +118,7 @@ WANTED = (
     | InitFlag.READDIRPLUS_AUTO
     | InitFlag.ASYNC_DIO
     | InitFlag.PARALLEL_DIROPS
+    | InitFlag.CACHE_SYMLINKS
     | InitFlag.ABORT_ERROR
     | InitFlag.MAX_PAGES
     | InitFlag.HANDLE_KILLPRIV_V2
@@ -278,9 +298,14 @@ class Attributes:
         )  # fmt: skip
 
 
-def entry_out(node: int, attributes: Attributes, valid: int) -> bytes:
-    """A name that leads to a node, both trusted for `valid` seconds."""
-    return ENTRY_OUT.pack(node, 0, valid, valid, 0, 0) + attributes.pack()
+def entry_out(node: int, attributes: Attributes, name_valid: int, valid: int) -> bytes:
+    """A name that leads to a node; how many seconds the name and the attributes are trusted."""
+    return ENTRY_OUT.pack(node, 0, name_valid, valid, 0, 0) + attributes.pack()
+
+
+def no_entry_out(valid: int) -> bytes:
+    """There is nothing of that name, for `valid` seconds."""
+    return ENTRY_OUT.pack(0, 0, valid, 0, 0, 0) + bytes(ATTR.size)
 
 
 def attr_out(attributes: Attributes, valid: int) -> bytes:
@@ -291,3 +316,18 @@ def dirent(inode: int, offset: int, name: bytes, mode: int) -> bytes:
     """One entry of a listing; `offset` is where the next one begins."""
     entry = DIRENT.pack(inode & 0xFFFFFFFFFFFFFFFF, offset, len(name), mode >> 12 & 15) + name
     return entry + bytes(-len(entry) % 8)
+
+
+def inval_inode(node: int, *, content: bool) -> bytes:
+    """Attributes are to be asked for again, and with `content` what was read of it."""
+    return INVAL_INODE_OUT.pack(node, 0 if content else -1, 0)
+
+
+def inval_entry(folder: int, name: bytes, flags: int = 0) -> bytes:
+    return INVAL_ENTRY_OUT.pack(folder, len(name), flags) + name + b"\0"
+
+
+def repeat(number: int, folder: int, name: bytes, to: tuple[int, bytes], steps: bytes) -> bytes:
+    """What the relay is to do in the mount; its answer is REPEATED with the same number."""
+    head = REPEAT_OUT.pack(number, folder, to[0], len(name), len(to[1]), len(steps))
+    return head + name + to[1] + steps

@@ -35,6 +35,7 @@ _ONCE = frozenset(
         Op.COPY_FILE_RANGE,
     )
 )  # fmt: skip
+_OF_THE_RELAY = frozenset((Op.HELLO, Op.TOLD, Op.REPEATED))
 
 
 class Answers:
@@ -136,6 +137,7 @@ class Server:
         self._operations = operations
         self._count = threads
         self.answers = Answers()
+        self.asked = 0  # requests, for people
         self._channel: Channel | None = None
         self._threads: list[threading.Thread] = []
 
@@ -163,6 +165,7 @@ class Server:
     def close(self) -> None:
         """End the stream, and wait for what is under way."""
         channel, self._channel = self._channel, None
+        self._operations.outbox.end()
         if channel is not None:
             channel.close()
         for thread in self._threads:
@@ -174,9 +177,14 @@ class Server:
             while True:
                 with channel.reading:
                     frame = channel.read()
-                if frame is None:
-                    return
-                self._answer(channel, frame)
+                    if frame is None:
+                        return
+                    request = protocol.read_request(frame)
+                    if request.op in _OF_THE_RELAY:
+                        self._hear(channel, request)  # before anything that comes after it
+                        continue
+                    self.asked += 1
+                self._answer(channel, request)
         except FrameError as error:
             log.error("the guest does not speak FUSE: %s", error)
         except OSError as error:
@@ -185,8 +193,7 @@ class Server:
             with contextlib.suppress(OSError):
                 channel.close()
 
-    def _answer(self, channel: Channel, frame: memoryview) -> None:
-        request = protocol.read_request(frame)
+    def _answer(self, channel: Channel, request: Request) -> None:
         once = request.op in _ONCE
         if once and (known := self.answers.begin(request.unique)) is not None:
             channel.write(request.unique, *known)
@@ -201,6 +208,17 @@ class Server:
             self.answers.end(request.unique, number, bytes(body or b""))
         if body is not None:
             channel.write(request.unique, number, body)
+
+    def _hear(self, channel: Channel, request: Request) -> None:
+        """The relay itself says something; it has no use for an answer."""
+        outbox = self._operations.outbox
+        if request.op == Op.TOLD:
+            outbox.arrived(request.pid)
+        elif request.op == Op.REPEATED:
+            outbox.repeat_ended(protocol.fields("<Q", request.body)[0], request.pid)
+        else:
+            outbox.begin(lambda code, body: channel.write(0, -code, body))
+            self._operations.hear_changes(request.pid)
 
     def _carry_out(self, request: Request) -> tuple[int, Body | None]:
         """Linux' number of the error, and the body."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from proa.shares.operations import Operations
     from proa.shares.server import Answers
 
-FORMAT = 1
+FORMAT = 2
+KNOWN_FORMATS = (1, 2)  # 1: nothing of it says what the guest was told
 
 
 class SavedNode(msgspec.Struct, array_like=True, frozen=True):
@@ -33,6 +35,8 @@ class SavedNode(msgspec.Struct, array_like=True, frozen=True):
     lookups: int
     is_top: bool
     places: list[tuple[int, str]]
+    told: tuple[int, int, int] | None = None
+    own: tuple[int, int, int] | None = None
 
 
 class SavedHandle(msgspec.Struct, array_like=True, frozen=True):
@@ -50,6 +54,8 @@ class Saved(msgspec.Struct, frozen=True):
     handles: list[SavedHandle]
     owners: list[tuple[int, int, int, int, int]]  # device, inode, uid, gid, bits
     answers: list[tuple[int, int, str]]  # unique, error, body
+    when: int = 0  # nanoseconds of the host's clock
+    unsettled: list[tuple[int, str]] = []  # folder and name of what the guest may not have been told
 
 
 class StateError(Exception):
@@ -72,6 +78,8 @@ def save(path: Path, operations: Operations, answers: Answers) -> None:
                 node.lookups,
                 node.is_top,
                 [(parent.number, _text(name)) for parent, name in node.places],
+                node.told,
+                node.own,
             )
             for node in nodes.all()
         ],
@@ -81,6 +89,8 @@ def save(path: Path, operations: Operations, answers: Answers) -> None:
         ],
         owners=[(*key, owner.uid, owner.gid, owner.bits) for key, owner in operations.tree.owners.table()],
         answers=[(unique, number, _text(body)) for unique, number, body in answers.all()],
+        when=time.time_ns(),
+        unsettled=[(number, _text(name)) for number, name in operations.outbox.unsettled()],
     )
     write_atomic(path, msgspec.json.encode(saved))
 
@@ -99,11 +109,18 @@ def load(path: Path, operations: Operations, answers: Answers) -> None:
         if held.node in nodes
     ]
     operations.handles.restore(kept, saved.next_handle)
+    for number, name in saved.unsettled:
+        if number in nodes and name:
+            operations.outbox.entry(nodes[number], _bytes(name))
+        elif number in nodes:
+            operations.outbox.inode(nodes[number], content=True)
+    operations.coherence.go_on_from(saved.when)
     answers.restore([(unique, number, _bytes(body)) for unique, number, body in saved.answers])
 
 
 def begin_anew(operations: Operations) -> None:
     """Go on where a server ended without a word: no number of its may come to stand for another file."""
+    operations.outbox.forget_all(operations.tree.nodes.top)
     first = secrets.randbits(60)
     operations.tree.nodes.number_from(first)
     operations.handles.next_number = first
@@ -114,7 +131,7 @@ def _read(path: Path) -> Saved:
         saved = msgspec.json.decode(path.read_bytes(), type=Saved)
     except msgspec.MsgspecError as error:
         raise StateError(f"{path}: {error}") from error
-    if saved.format != FORMAT:
+    if saved.format not in KNOWN_FORMATS:
         raise StateError(f"{path}: format {saved.format}, and this is {FORMAT}")
     return saved
 
@@ -128,11 +145,13 @@ def _nodes(saved: Saved, operations: Operations) -> dict[int, Node]:
             root = operations.tree.root(_bytes(kept.root)) or Root(_bytes(kept.root))
         node = Node(kept.number, kept.identity, root, _bytes(kept.above), lookups=kept.lookups)
         node.is_top = kept.is_top
+        node.told, node.own = kept.told, kept.own
         found[kept.number] = node
     for kept in saved.nodes:
         for parent, name in kept.places:
             if parent in found:
                 found[kept.number].places[found[parent], _bytes(name)] = None
+                found[parent].names[_bytes(name)] = found[kept.number]
     return found
 
 

@@ -14,6 +14,7 @@ assert sys.platform != "win32"  # as proa.system.beneath
 from proa.shares.nodes import Identity, Node, Nodes, Root
 from proa.shares.owners import Owner, Owners, bits_on_host
 from proa.shares.protocol import Attributes, Refused
+from proa.shares.watches import Watches, stamp
 from proa.system import beneath
 from proa.system.beneath import Descriptor
 
@@ -56,8 +57,16 @@ class Located:
 class Tree:
     """All shares of a machine as one tree, with the host's paths in it."""
 
-    def __init__(self, allowed: Allowed, *, keep_owners: bool = True, most_folders: int = 1024) -> None:
-        self.nodes = Nodes(most_folders)
+    def __init__(
+        self,
+        allowed: Allowed,
+        *,
+        keep_owners: bool = True,
+        most_folders: int = 1024,
+        watches: Watches | None = None,
+    ) -> None:
+        self.watches = watches if watches is not None else Watches(None)
+        self.nodes = Nodes(most_folders, self.watches.release)
         self.owners = Owners(keep=keep_owners)
         self._allowed = allowed
         self._guarded = _guard(allowed)
@@ -117,6 +126,13 @@ class Tree:
             self.nodes.left(node, place)
         raise Refused("ESTALE")
 
+    def watched_folder(self, node: Node) -> Descriptor:
+        """The folder, whose changes are told from here on if they can be. Raises OSError, Refused."""
+        folder = self.folder(node)
+        if not node.watch:
+            self.watches.cover(node, folder)
+        return folder
+
     def _proved(self, opened: Descriptor, node: Node) -> Descriptor | None:
         if identity(os.fstat(opened.number)) != node.identity:
             return None
@@ -159,7 +175,7 @@ class Tree:
         if parent.root is None:
             return self._look_up_above(parent, name)
         self.guard(parent, name)
-        folder = self.folder(parent)
+        folder = self.watched_folder(parent)
         return self.take_in(parent, name, folder, beneath.status(folder, name))
 
     def take_in(
@@ -175,6 +191,11 @@ class Tree:
         root = guarded.nested.get((parent.identity, name)) if guarded.nested else None
         assert parent.root is not None
         node = self.nodes.seen(key, root or parent.root, (parent, name))
+        if found.st_nlink > 1 and stat.S_ISREG(found.st_mode) and not node.watch:
+            # Its other names may be in folders that the guest does not know.
+            self.watches.cover(node, folder, name)
+            if node.watch:
+                found = beneath.status(folder, name)
         return node, self.attributes(node, Located(folder, name, found))
 
     def _look_up_above(self, parent: Node, name: bytes) -> tuple[Node, Attributes]:
@@ -216,9 +237,12 @@ class Tree:
             if not handles:
                 raise
             # It has no name any more, but the guest has it open.
-            return self._shown(os.fstat(handles[0].file.number), self._remembered(node))
+            found = os.fstat(handles[0].file.number)
+            node.told = stamp(found)
+            return self._shown(found, self._remembered(node))
 
     def attributes(self, node: Node, at: Located) -> Attributes:
+        node.told = stamp(at.found)
         return self._shown(at.found, self.owner(node, at))
 
     def owner(self, node: Node, at: Located) -> Owner | None:
@@ -241,7 +265,7 @@ class Tree:
             if mode & 0o777 == bits_on_host(kept.bits, folder=stat.S_ISDIR(mode)) or stat.S_ISLNK(mode):
                 mode = stat.S_IFMT(mode) | kept.bits
         return Attributes(
-            inode=self._inode(found),
+            inode=self._inode(found.st_dev, found.st_ino),
             size=found.st_size,
             blocks=found.st_blocks,
             atime=found.st_atime_ns,
@@ -255,13 +279,16 @@ class Tree:
             block_size=found.st_blksize,
         )
 
-    def _inode(self, found: os.stat_result) -> int:
+    def inode_of(self, node: Node) -> int:
+        return self._inode(node.identity[0], node.identity[1])
+
+    def _inode(self, device: int, inode: int) -> int:
         """One number for the whole tree, though the shares lie on several disks."""
-        index = self._devices.get(found.st_dev)
+        index = self._devices.get(device)
         if index is None:
             with self._lock:
-                index = self._devices.setdefault(found.st_dev, len(self._devices))
-        return found.st_ino ^ index << 48
+                index = self._devices.setdefault(device, len(self._devices))
+        return inode ^ index << 48
 
     def attributes_above(self, node: Node) -> Attributes:
         return Attributes(node.number, 0, 0, 0, 0, 0, stat.S_IFDIR | 0o755, 2, 0, 0, 0, 4096)

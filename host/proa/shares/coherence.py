@@ -1,0 +1,323 @@
+"""What the host changes, and what follows for the guest: which names and files it is not to trust any more,
+and what is to be repeated there so that those who watch are told.
+
+What the guest itself does comes back from the watcher too. Names are told exactly once each, so they are
+counted off; for content it is enough to compare with how the guest's last change left the file.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+assert sys.platform != "win32"  # as proa.system.beneath
+
+from proa.shares.nodes import Node, Place
+from proa.shares.notices import Outbox
+from proa.shares.protocol import Refused
+from proa.shares.tree import Tree, identity
+from proa.shares.watches import stamp
+from proa.system import beneath
+from proa.system.watching import CONTENT, NAMES, Change, Kind
+
+log = logging.getLogger("proa.shares")
+
+PATIENCE = 0.005  # seconds that the second half of a move may come later than the first
+IDLE = 60.0  # seconds; the loop looks whether it is to end
+
+
+class Coherence:
+    """Belongs to one thread, `run`'s, but for what the guest's own changes are announced with."""
+
+    def __init__(self, tree: Tree, outbox: Outbox) -> None:
+        self._tree = tree
+        self._watches = tree.watches
+        self._outbox = outbox
+        self._own = threading.Lock()
+        self._being_made: dict[tuple[int, bytes], int] = {}
+        self._gone_again: set[Place] = set()  # made and removed before it could be looked at
+        self._since = 0  # when all was last known to be told: nanoseconds of the host's clock
+        self._thread: threading.Thread | None = None
+
+    # -- what the guest does itself -----------------------------------------------------------
+
+    @contextmanager
+    def names(self, *changes: tuple[Node, bytes, Kind]) -> Iterator[None]:
+        """The guest changes these names in this block, unless it ends with an error."""
+        for change in changes:
+            self._watches.expect(*change)
+        keys = [(folder.number, name) for folder, name, _ in changes]
+        with self._own:
+            for key in keys:
+                self._being_made[key] = self._being_made.get(key, 0) + 1
+        try:
+            yield
+        except BaseException:
+            for change in changes:
+                self._watches.is_echo(*change)
+            raise
+        finally:
+            with self._own:
+                for key in keys:
+                    self._being_made[key] -= 1
+                    if not self._being_made[key]:
+                        del self._being_made[key]
+
+    @contextmanager
+    def content(self, node: Node, found: Callable[[], os.stat_result]) -> Iterator[None]:
+        """The guest changes content or attributes in this block; `found` is how it looks afterwards."""
+        with self._own:
+            node.changing += 1
+        try:
+            yield
+        finally:
+            with self._own:
+                node.changing -= 1
+                try:
+                    node.own = stamp(found())
+                except (OSError, Refused):
+                    node.own = None
+
+    def made(self, node: Node) -> None:
+        """The guest has made it or given it another name, and has just been told how it looks."""
+        node.own = node.told
+
+    # -- what the host does -------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Follow changes from here on; first look at what changed since an earlier server ended."""
+        if self._thread is not None or self._watches.watcher is None:
+            return
+        if self._since:
+            self.look_again(self._since)
+        self._since = time.time_ns()
+        self._thread = threading.Thread(target=self._run, name="changes", daemon=True)
+        self._thread.start()
+
+    def go_on_from(self, since: int) -> None:
+        """An earlier server was up to date then: nanoseconds of the host's clock."""
+        self._since = since
+
+    def _run(self) -> None:
+        watcher = self._watches.watcher
+        assert watcher is not None
+        while True:
+            began = time.time_ns()
+            changes = watcher.read(IDLE)
+            if changes and changes[-1].kind & Kind.MOVED_FROM:
+                changes += watcher.read(PATIENCE)
+            self.follow(changes)
+            self._since = began
+
+    def shares_changed(self) -> None:
+        """What is not shared any more is not to be seen any more, wherever the guest keeps it."""
+        for node in self._tree.nodes.all():
+            if not self._tree.is_shared(node):
+                self._outbox.inode(node, content=True)
+            for name in tuple(node.names):
+                if self._tree.hides(node, name):
+                    self._outbox.entry(node, name)
+
+    def follow(self, changes: list[Change]) -> None:
+        """Decide on changes in the order in which they happened."""
+        sources = {change.cookie: change for change in changes if change.kind & Kind.MOVED_FROM}
+        paired = {change.cookie for change in changes if change.kind & Kind.MOVED_TO} & sources.keys()
+        for change in changes:
+            if change.kind & Kind.OVERFLOW:
+                self._overflow()
+                continue
+            node = self._watches.node(change.watch)
+            if node is None:
+                continue
+            if not change.name:
+                self._itself(node, change.kind)
+            elif change.kind & CONTENT:
+                self._content(node, change.name, change.kind)
+            elif change.kind & NAMES:
+                self._name(node, change, sources.get(change.cookie), paired)
+
+    def _overflow(self) -> None:
+        log.warning("more changes than the system could tell of: looking at everything that the guest knows")
+        self._watches.no_echoes()
+        self.look_again(self._since)
+
+    def _itself(self, node: Node, kind: Kind) -> None:
+        if kind & Kind.ENDED:
+            self._watches.release(node)
+            self._tree.nodes.let_go(node)
+        elif node.identity[2] != stat.S_IFDIR >> 12 and kind & CONTENT:
+            for parent, name in tuple(node.places):
+                self._content(parent, name, kind)
+            return
+        elif node.changing or (kind & Kind.ATTRIBUTES and node.own and self._is_own(node)):
+            return
+        self._outbox.inode(node, content=bool(kind & Kind.ENDED))
+
+    def _is_own(self, node: Node) -> bool:
+        try:
+            return stamp(self._tree.locate(node).found) == node.own
+        except (OSError, Refused):
+            return False
+
+    def _status(self, folder: Node, name: bytes) -> os.stat_result | None:
+        try:
+            return beneath.status(self._tree.folder(folder), name)
+        except (OSError, Refused):
+            return None
+
+    # -- content ------------------------------------------------------------------------------
+
+    def _content(self, folder: Node, name: bytes, kind: Kind) -> None:
+        if (folder.number, name) in self._being_made or self._tree.hides(folder, name):
+            return
+        found = self._status(folder, name)
+        if found is None:
+            return  # that it has gone is told as well
+        node = self._tree.nodes.known(identity(found))
+        if node is not None and self._by_guest(node, folder, name):
+            return
+        if folder.names.get(name) is not node or node is None:
+            self._outbox.entry(folder, name, expire=True)  # it may be under way to the guest
+        if node is not None:
+            self._outbox.inode(node, content=not kind & Kind.ATTRIBUTES)
+        if kind & Kind.ATTRIBUTES:
+            self._outbox.changed(folder, name, b"a")
+        elif stat.S_ISREG(found.st_mode):
+            self._outbox.changed(folder, name, b"m" if kind & Kind.MODIFIED else b"w")
+
+    def _by_guest(self, node: Node, folder: Node, name: bytes) -> bool:
+        """Whether the file is as the guest left it, or is just about to."""
+        with self._own:  # no change of the guest's begins or ends meanwhile
+            if node.changing:
+                return True
+            found = self._status(folder, name)
+            return found is None or node.own == stamp(found)
+
+    # -- names --------------------------------------------------------------------------------
+
+    def _name(self, folder: Node, change: Change, source: Change | None, paired: set[int]) -> None:
+        kind = change.kind & NAMES
+        if self._watches.is_echo(folder, change.name, kind) or self._tree.hides(folder, change.name):
+            return
+        self._outbox.inode(folder, content=False)
+        if kind == Kind.MOVED_FROM and change.cookie in paired:
+            return  # told with its other half
+        if kind in (Kind.MOVED_FROM, Kind.DELETED):
+            self._removed((folder, change.name), change.kind)
+            return
+        old = self._watches.node(source.watch) if source is not None else None
+        if kind == Kind.MOVED_TO and source is not None and old is not None:
+            self._moved((old, source.name), (folder, change.name), change.kind)
+        else:
+            self._made(folder, change.name, replaces=kind == Kind.MOVED_TO)
+
+    def _forget_place(self, place: Place) -> Node | None:
+        """Nobody is to take the name for the file that it stood for; that file, if the guest knew it."""
+        node = place[0].names.pop(place[1], None)
+        if node is not None:
+            self._tree.nodes.left(node, place)
+            self._outbox.inode(node, content=False)
+        return node
+
+    def _removed(self, place: Place, kind: Kind) -> None:
+        if place in self._gone_again:
+            self._gone_again.discard(place)
+            return
+        node = self._forget_place(place)
+        if node is not None and kind & Kind.DELETED and not node.places:
+            self._tree.nodes.ended(node)  # the next file with its number is another one
+        self._outbox.entry(*place)
+        self._outbox.removed(*place, node or self._stand_in(kind))
+
+    def _stand_in(self, kind: Kind) -> Node:
+        """For a file that the guest does not know, but those who watch its folder are to be told of."""
+        return self._tree.nodes.stand_in((stat.S_IFDIR if kind & Kind.FOLDER else stat.S_IFREG) >> 12)
+
+    def _made(self, folder: Node, name: bytes, *, replaces: bool = False) -> None:
+        found = self._status(folder, name)
+        if found is None:
+            self._gone_again.add((folder, name))
+            return
+        known = folder.names.get(name)
+        if known is None:
+            self._outbox.entry(folder, name, expire=True)
+        elif known.identity != identity(found):
+            self._forget_place((folder, name))
+            self._outbox.entry(folder, name)
+            if replaces:
+                self._outbox.removed(folder, name, known)
+        self._outbox.made(folder, name, found)
+
+    def _moved(self, old: Place, new: Place, kind: Kind) -> None:
+        self._gone_again.discard(old)
+        found = self._status(*new)
+        node = old[0].names.get(old[1])
+        replaced = new[0].names.get(new[1])
+        if replaced is not None and replaced is not node:
+            self._forget_place(new)
+        if found is None or not stat.S_ISDIR(found.st_mode):
+            self._outbox.entry(*old)
+            self._outbox.entry(*new)
+            failed = None
+        else:
+            # Not before the guest has moved it too: what is mounted in there would be let go.
+            def failed() -> None:
+                self._outbox.entry(*old)
+                self._outbox.entry(*new)
+
+        if node is not None:
+            if found is not None and node.identity == identity(found):
+                self._tree.nodes.moved(node, old, new)
+            else:
+                self._forget_place(old)
+            self._outbox.inode(node, content=False)
+        moved = node or self._stand_in(kind)
+        self._outbox.moved(old, new, moved, replaced if replaced is not moved else None, failed)
+
+    # -- everything ---------------------------------------------------------------------------
+
+    def look_again(self, since: int) -> None:
+        """Compare all that the guest knows with what is there; `since` tells new names from old ones."""
+        self._gone_again.clear()
+        for node in self._tree.nodes.all():
+            if node.root is None or not self._tree.is_shared(node):
+                continue
+            if node.identity[2] == stat.S_IFDIR >> 12:
+                self._look_at(node, since)
+
+    def _look_at(self, node: Node, since: int) -> None:
+        try:
+            folder = self._tree.folder(node)
+            self._watches.cover(node, folder)
+            found = os.fstat(folder.number)
+            same = node.told == stamp(found)
+            here = [] if same else beneath.names_in(folder)
+        except (OSError, Refused):
+            self._outbox.inode(node, content=False)
+            return
+        for name, child in tuple(node.names.items()):
+            at = self._status(node, name)
+            if at is None:
+                kind = Kind.FOLDER if child.identity[2] == stat.S_IFDIR >> 12 else Kind(0)
+                self._removed((node, name), Kind.DELETED | kind)
+            elif identity(at) != child.identity:
+                self._made(node, name, replaces=True)
+            elif child.told != stamp(at) and child.own != stamp(at):
+                content = child.told is None or child.told[:2] != stamp(at)[:2]
+                self._content(node, name, Kind.MODIFIED if content else Kind.ATTRIBUTES)
+        if same:
+            return
+        self._outbox.inode(node, content=False)
+        for name in here:
+            if name in node.names or self._tree.hides(node, name):
+                continue
+            self._outbox.entry(node, name, expire=True)  # the guest may think that it is not there
+            at = self._status(node, name)
+            if at is not None and at.st_ctime_ns > since:
+                self._outbox.made(node, name, at)

@@ -1,0 +1,269 @@
+"""What the guest is told without asking: what it is not to trust any more, and what to repeat.
+
+A name is told once, however often it changes before the guest has taken it in; so what waits is bounded
+by what the guest knows, and repeats by a number.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from proa.shares import protocol
+from proa.shares.nodes import Node
+from proa.shares.protocol import Notice
+
+log = logging.getLogger("proa.shares")
+
+WINDOW = 512  # notices that may be under way
+MOST_REPEATS = 20_000  # waiting; whoever changes more than that on the host has left the guest behind
+MAKES = {
+    stat.S_IFREG: b"f", stat.S_IFDIR: b"d", stat.S_IFLNK: b"l", stat.S_IFIFO: b"p", stat.S_IFSOCK: b"s",
+}  # fmt: skip
+FORGET = b"!"
+Send = Callable[[int, bytes], None]  # a notice's code and its body; raises OSError
+
+
+@dataclass(eq=False, slots=True)
+class Repeat:
+    """Changes of one name, in the order of `steps`: letters of guest/proa_guest/repeat.py.
+
+    First a removal or none, then a making or none, then changes of content; a move stands alone.
+    """
+
+    number: int
+    folder: Node
+    name: bytes
+    steps: bytes
+    found: os.stat_result | None = None  # what was made, as it was then
+    before: Node | None = None  # what has been removed, or replaced by a move
+    to: tuple[Node, bytes] | None = None
+    source: Node | None = None  # what a move has moved
+    failed: Callable[[], None] | None = None
+
+    @property
+    def body(self) -> bytes:
+        to = (self.to[0].number, self.to[1]) if self.to is not None else (0, b"")
+        return protocol.repeat(self.number, self.folder.number, self.name, to, self.steps)
+
+
+_Key = tuple[str, int, bytes]
+_Item = tuple[int, _Key, int] | Repeat  # what is under way
+
+
+class Outbox:
+    """Safe for several threads. A thread of its own sends, for a stream may be slow."""
+
+    def __init__(self) -> None:
+        self._ready = threading.Condition()
+        self._waiting: OrderedDict[_Key, int] = OrderedDict()  # invalidations: flags, or whether content
+        self._repeats: OrderedDict[int, Repeat] = OrderedDict()
+        self._open: dict[tuple[int, bytes], Repeat] = {}  # those that later changes can join
+        self._under_way: deque[_Item] = deque()
+        self._send: Send | None = None
+        self._next = 1
+        self.current: Repeat | None = None  # the one that the guest is at
+        self.told = self.repeated = self.lost = 0  # counts, for people
+        self._thread: threading.Thread | None = None
+
+    # -- the stream ---------------------------------------------------------------------------
+
+    def begin(self, send: Send) -> None:
+        """Go on over this stream, with what may not have arrived over the last."""
+        with self._ready:
+            self._send = send
+            self._back()
+            self._ready.notify_all()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="notices", daemon=True)
+                self._thread.start()
+
+    def end(self) -> None:
+        with self._ready:
+            self._send = None
+
+    def _back(self) -> None:
+        while self._under_way:
+            item = self._under_way.pop()
+            if isinstance(item, tuple):
+                self._waiting[item[1]] = item[2]
+                self._waiting.move_to_end(item[1], last=False)
+        if self.current is not None:
+            self._repeats[self.current.number] = self.current
+            self._repeats.move_to_end(self.current.number, last=False)
+            self.current = None
+
+    def arrived(self, count: int) -> None:
+        with self._ready:
+            for _ in range(min(count, len(self._under_way))):
+                self._under_way.popleft()
+            self._ready.notify_all()
+
+    def repeat_ended(self, number: int, error: int) -> None:
+        with self._ready:
+            repeat = self.current
+            if repeat is None or repeat.number != number:
+                return
+            self.current = None
+            self.repeated += 1
+            self._ready.notify_all()
+        if error and repeat.failed is not None:
+            repeat.failed()
+
+    def unsettled(self) -> list[tuple[int, bytes]]:
+        """Folder and name (empty: the node itself) of what the guest may not have been told."""
+        with self._ready:
+            items = [item[1] for item in self._under_way if isinstance(item, tuple)]
+            return [(number, name) for _, number, name in (*items, *self._waiting)]
+
+    def quiet(self) -> bool:
+        """Nothing waits, and nothing is under way."""
+        with self._ready:
+            return not (self._waiting or self._repeats or self._under_way or self.current)
+
+    # -- what is to be told -------------------------------------------------------------------
+
+    def entry(self, folder: Node, name: bytes, *, expire: bool = False) -> None:
+        """The name is not to be trusted; with `expire` it may well be the same file."""
+        flags = protocol.EXPIRE_ONLY if expire else 0
+        key = ("entry", folder.number, name)
+        with self._ready:
+            self._waiting[key] = self._waiting.get(key, flags) & flags
+            self._ready.notify_all()
+
+    def inode(self, node: Node, *, content: bool) -> None:
+        key = ("inode", node.number, b"")
+        with self._ready:
+            self._waiting[key] = self._waiting.get(key, 0) | content
+            self._ready.notify_all()
+
+    def removed(self, folder: Node, name: bytes, before: Node) -> None:
+        with self._ready:
+            repeat = self._open.get((folder.number, name))
+            if repeat is not None and repeat.found is not None:
+                self._drop(repeat)  # nobody was told that it was made
+                if repeat.before is None:
+                    return
+                before = repeat.before
+            elif repeat is not None:
+                self._drop(repeat)
+            step = b"r" if before.identity[2] == stat.S_IFDIR >> 12 else b"u"
+            self._add(folder, name, step, before=before)
+
+    def made(self, folder: Node, name: bytes, found: os.stat_result) -> None:
+        step = MAKES.get(stat.S_IFMT(found.st_mode))
+        if step is None:
+            return
+        with self._ready:
+            repeat = self._open.get((folder.number, name))
+            if repeat is not None and repeat.found is None and repeat.before is not None:
+                repeat.steps, repeat.found = repeat.steps + step, found
+            else:
+                self._add(folder, name, step, found=found)
+
+    def changed(self, folder: Node, name: bytes, step: bytes) -> None:
+        with self._ready:
+            repeat = self._open.get((folder.number, name))
+            if repeat is None:
+                self._add(folder, name, step)
+            elif step not in repeat.steps:
+                repeat.steps += step
+
+    def moved(
+        self,
+        old: tuple[Node, bytes],
+        new: tuple[Node, bytes],
+        source: Node,
+        replaced: Node | None,
+        failed: Callable[[], None] | None,
+    ) -> None:
+        with self._ready:
+            self._add(*old, b"v", before=replaced, to=new, source=source, failed=failed)
+            for folder, name in (old, new):
+                self._open.pop((folder.number, name), None)  # what comes later, comes after the move
+
+    def forget_all(self, top: Node) -> None:
+        """Nothing that the guest has cached is true any more."""
+        with self._ready:
+            self._add(top, b"", FORGET)
+
+    def _drop(self, repeat: Repeat) -> None:
+        self._repeats.pop(repeat.number, None)
+        self._open.pop((repeat.folder.number, repeat.name), None)
+
+    def _add(
+        self,
+        folder: Node,
+        name: bytes,
+        steps: bytes,
+        *,
+        found: os.stat_result | None = None,
+        before: Node | None = None,
+        to: tuple[Node, bytes] | None = None,
+        source: Node | None = None,
+        failed: Callable[[], None] | None = None,
+    ) -> None:
+        if len(self._repeats) >= MOST_REPEATS:
+            self.lost += 1
+            if self.lost == 1:
+                log.warning("more changes than the guest can be told of: some are seen, but not told")
+            if failed is not None:
+                failed()
+            return
+        repeat = Repeat(self._next, folder, name, steps, found, before, to, source, failed)
+        self._next += 1
+        self._repeats[repeat.number] = repeat
+        self._open[folder.number, name] = repeat
+        self._ready.notify_all()
+
+    # -- sending ------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while True:
+            with self._ready:
+                self._ready.wait_for(self._something)
+                send, item = self._send, self._take()
+                self.told += 1
+            assert send is not None
+            try:
+                if isinstance(item, Repeat):
+                    send(Notice.REPEAT, item.body)
+                else:
+                    send(item[0], _body(item))
+            except OSError as error:
+                log.debug("a notice waits for the next stream: %s", error)
+                with self._ready:
+                    if self._send is send:
+                        self._send = None
+
+    def _something(self) -> bool:
+        if self._send is None or len(self._under_way) >= WINDOW:
+            return False
+        return bool(self._waiting or (self._repeats and self.current is None))
+
+    def _take(self) -> _Item:
+        """What is next, under way from here on; a repeat comes after all invalidations."""
+        item: _Item
+        if self._waiting:
+            key, value = self._waiting.popitem(last=False)
+            code = Notice.INVAL_ENTRY if key[0] == "entry" else Notice.INVAL_INODE
+            item = (code, key, value)
+        else:
+            _, item = self._repeats.popitem(last=False)
+            if self._open.get((item.folder.number, item.name)) is item:
+                del self._open[item.folder.number, item.name]
+            self.current = item
+        self._under_way.append(item)
+        return item
+
+
+def _body(item: tuple[int, _Key, int]) -> bytes:
+    _, (_, number, name), value = item
+    if item[0] == Notice.INVAL_ENTRY:
+        return protocol.inval_entry(number, name, value)
+    return protocol.inval_inode(number, content=bool(value))

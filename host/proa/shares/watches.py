@@ -1,0 +1,113 @@
+"""Which of the guest's files are watched, so that it may trust what it was told of them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import sys
+import threading
+from collections import Counter
+
+assert sys.platform != "win32"  # as proa.system.beneath
+
+from proa.shares.nodes import Node, Stamp
+from proa.system.beneath import Descriptor
+from proa.system.watching import Kind, TooManyWatchesError, Watcher
+
+log = logging.getLogger("proa.shares")
+
+
+def stamp(found: os.stat_result) -> Stamp:
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+class Watches:
+    """Safe for several threads. Without a watcher nothing is ever covered, and the guest asks each time."""
+
+    def __init__(self, watcher: Watcher | None) -> None:
+        self.watcher = watcher
+        self.heard = False  # the guest can be told of changes
+        self.problem = ""
+        self._nodes: dict[int, Node] = {}
+        self._lock = threading.Lock()
+        self._echoes: Counter[tuple[int, bytes, Kind]] = Counter()
+        self._full = False
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def cover(self, node: Node, parent: Descriptor, name: bytes = b".") -> None:
+        """Watch the file or folder that is called so; where that cannot be, it stays as it is.
+
+        To be called before what the guest is told is looked at.
+        """
+        if node.watch or self.watcher is None or not self.heard or self._full:
+            return
+        folder = node.identity[2] == stat.S_IFDIR >> 12
+        try:
+            watch = self.watcher.watch(parent.number, name, folder=folder)
+        except TooManyWatchesError as error:
+            self._full, self.problem = True, str(error.strerror)
+            log.warning("changes of some folders are not told, so each is asked for: %s", error.strerror)
+            return
+        except OSError as error:
+            log.debug("not watched: %s", error)
+            return
+        with self._lock:
+            self._nodes[watch] = node
+            node.watch = watch
+
+    def release(self, node: Node) -> None:
+        """The guest has forgotten it, or it is not there any more."""
+        with self._lock:
+            watch, node.watch = node.watch, 0
+            if not watch or self._nodes.pop(watch, None) is None or self.watcher is None:
+                return
+            self.watcher.unwatch(watch)
+            if self._full:
+                self._full, self.problem = False, ""
+            if self._echoes:
+                for key in [key for key in self._echoes if key[0] == watch]:
+                    del self._echoes[key]
+
+    def node(self, watch: int) -> Node | None:
+        return self._nodes.get(watch)
+
+    def all(self) -> list[Node]:
+        with self._lock:
+            return list(self._nodes.values())
+
+    def trusted(self, node: Node, links: int) -> bool:
+        """Whether each change of the node is told; of a file with several names only if watched itself."""
+        if node.watch:
+            return True
+        if node.identity[2] == stat.S_IFDIR >> 12 or links != 1:
+            return False
+        return any(parent.watch for parent, _ in tuple(node.places))
+
+    # -- what the guest does itself -----------------------------------------------------------
+
+    def expect(self, folder: Node, name: bytes, kind: Kind) -> None:
+        """The guest is about to do this: the watcher will tell of it once."""
+        if folder.watch:
+            with self._lock:
+                self._echoes[folder.watch, name, kind] += 1
+
+    def is_echo(self, folder: Node, name: bytes, kind: Kind) -> bool:
+        """Whether the guest did it, which is counted off; False where it was the host."""
+        key = folder.watch, name, kind
+        with self._lock:
+            left = self._echoes.get(key, 0)
+            if not left:
+                return False
+            if left == 1:
+                del self._echoes[key]
+            else:
+                self._echoes[key] = left - 1
+            return True
+
+    def no_echoes(self) -> None:
+        """What was told is lost."""
+        with self._lock:
+            self._echoes.clear()

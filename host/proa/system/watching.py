@@ -1,0 +1,73 @@
+"""Changes of the host's folders, told by the system: what is watched is a file or folder, not a path.
+
+Linux has inotify(7); a system without a way of its own is told apart by `open_watcher` giving None, and
+whoever asks then trusts nothing that was not just looked at.
+"""
+
+from __future__ import annotations
+
+import enum
+import sys
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Kind(enum.IntFlag):
+    """What happened; the numbers are those of linux/inotify.h."""
+
+    MODIFIED = 0x2  # the content
+    ATTRIBUTES = 0x4
+    CLOSED = 0x8  # by one that could write
+    MOVED_FROM = 0x40
+    MOVED_TO = 0x80
+    CREATED = 0x100
+    DELETED = 0x200
+    SELF_DELETED = 0x400
+    SELF_MOVED = 0x800
+    OVERFLOW = 0x4000  # more happened than could be told: look at everything
+    ENDED = 0x8000  # the watch is gone, for what was watched is
+    FOLDER = 0x40000000
+
+
+CONTENT = Kind.MODIFIED | Kind.ATTRIBUTES | Kind.CLOSED
+NAMES = Kind.MOVED_FROM | Kind.MOVED_TO | Kind.CREATED | Kind.DELETED
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """`name` is in what is watched, or empty for that itself; the halves of a move share `cookie`."""
+
+    watch: int
+    kind: Kind
+    name: bytes = b""
+    cookie: int = 0
+
+
+class TooManyWatchesError(OSError):
+    """The system allows no more. The text says how it can be told to."""
+
+
+class Watcher(Protocol):
+    """Safe for several threads, but for `read`, which belongs to one."""
+
+    def watch(self, parent: int, name: bytes, *, folder: bool) -> int:
+        """Watch what is called so in an open folder; the number that its changes have, above 0.
+
+        Raises OSError, and TooManyWatchesError of it.
+        """
+
+    def unwatch(self, watch: int) -> None: ...
+
+    def read(self, timeout: float) -> list[Change]:
+        """What happened since, in order; empty after `timeout` seconds without anything."""
+
+    def close(self) -> None: ...
+
+
+def open_watcher() -> Watcher | None:
+    """None where this system has no way that is known here. Raises OSError."""
+    if sys.platform == "linux":
+        from proa.system.inotify import Inotify  # not to be had elsewhere
+
+        return Inotify()
+    return None
