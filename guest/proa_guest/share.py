@@ -50,6 +50,10 @@ HEAD = struct.Struct("<IiQ")
 NOTIFY_REPEAT = 0x5001
 HELLO, TOLD, REPEATED = 0x50520001, 0x50520002, 0x50520003
 REQUEST = struct.Struct("<IIQQIIIHH")
+GETXATTR, ENODATA = 22, 61  # linux/fuse.h, asm-generic/errno.h
+NEVER_THERE = (
+    b"security."  # attributes that the host refuses, and that the kernel asks for with each new file
+)
 ACKNOWLEDGE = 32  # notices after which the host is told that they have arrived
 
 
@@ -217,6 +221,8 @@ class Relay:
                 self._log(f"the mount has ended: {error.strerror}")
                 self.ended.set()
                 return
+            if buffer[4] == GETXATTR and self._refused_here(view[:size]):
+                continue
             stream = self._current()
             try:
                 with self._sending:
@@ -224,6 +230,16 @@ class Relay:
             except OSError as error:
                 self._log(f"the host's stream broke: {error.strerror}")
                 self._lost(stream)
+
+    def _refused_here(self, request: memoryview) -> bool:
+        """Answer what the host could only refuse; False for what it is to decide."""
+        _, op, unique, *_ = REQUEST.unpack_from(request)
+        start = REQUEST.size + 8  # of the name
+        if op != GETXATTR or request[start : start + len(NEVER_THERE)] != NEVER_THERE:
+            return False
+        with contextlib.suppress(FileNotFoundError):
+            os.write(self._device, HEAD.pack(HEAD.size, -ENODATA, unique))
+        return True
 
     def _from_host(self, stream: socket.socket) -> None:
         """Write each reply to the kernel, whole, as it wants them."""

@@ -51,6 +51,55 @@ def test_both_sides_see_what_the_other_writes(running: Docker, project: Path) ->
     assert inside("ls /app") == "moved"
 
 
+@pytest.fixture
+def watched(docker: Docker, project: Path) -> Iterator[Docker]:
+    """A container `watcher` that writes what inotify tells of the project to its /tmp/told."""
+    docker("run", "-d", "--name", "watcher", "-v", f"{project}:/app", "inotify", "sleep", "100000")
+    # It goes round each name once, as a tool does that begins to watch.
+    watch = "ls -l /app; inotifywait -m -o /tmp/told --format '%e %f' /app 2> /tmp/state"
+    docker("exec", "-d", "watcher", "sh", "-c", watch)
+    _until(docker, "grep -q established /tmp/state")
+    yield docker
+    docker("rm", "-f", "watcher")
+
+
+def _until(docker: Docker, condition: str) -> None:
+    script = f"until {condition}; do sleep 0.1; done"
+    found = docker("exec", "watcher", "timeout", "30", "sh", "-c", script, status=None)
+    assert found.status == 0, docker("exec", "watcher", "cat", "/tmp/told").out
+
+
+def test_who_watches_in_a_container_is_told_what_the_host_does(watched: Docker, project: Path) -> None:
+    def told(*lines: str) -> None:
+        _until(watched, " && ".join(f"grep -q '^{line}$' /tmp/told" for line in lines))
+
+    (project / "page.js").write_text("first")
+    told("CREATE page.js", "CLOSE_WRITE,CLOSE page.js")
+    (project / "page.js").write_text("second")
+    told("MODIFY page.js")
+    assert watched("exec", "watcher", "cat", "/app/page.js").out == "second"
+    (project / ".page.js.new").write_text("third")
+    (project / ".page.js.new").replace(project / "page.js")
+    told("MOVED_FROM .page.js.new", "MOVED_TO page.js")
+    assert watched("exec", "watcher", "cat", "/app/page.js").out == "third"
+    (project / "page.js").rename(project / "moved.js")
+    told("MOVED_FROM page.js", "MOVED_TO moved.js")
+    (project / "moved.js").unlink()
+    told("DELETE moved.js")
+    (project / "folder").mkdir()
+    (project / "folder").rmdir()
+    (project / "greeting").chmod(0o600)
+    told("ATTRIB greeting")
+
+
+def test_who_watches_is_told_what_changed_in_a_sleep(watched: Docker, home: Home, project: Path) -> None:
+    home.ok("suspend")
+    (project / "greeting").write_text("changed in its sleep\n")
+    (project / "new").write_text("new\n")
+    assert watched("exec", "watcher", "cat", "/app/greeting").out == "changed in its sleep"
+    _until(watched, "grep -q 'MODIFY greeting' /tmp/told && grep -q 'CREATE new' /tmp/told")
+
+
 def test_owners_are_what_containers_set(running: Docker, project: Path) -> None:
     """As the images of databases make their data folders."""
     script = (

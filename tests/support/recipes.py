@@ -161,6 +161,14 @@ def recipes(certificates: Path) -> tuple[Recipe, ...]:
             (*_base(), File("data", mode=0o777)),
         ),
         Recipe(
+            "library/inotify",
+            "latest",
+            ("inotify-tools", "busybox-static"),
+            ("bin/busybox", "usr/bin/inotifywait"),
+            {"Env": [_PATH], "Cmd": ["inotifywait"]},
+            _base(),
+        ),
+        Recipe(
             "library/redis",
             "latest",
             ("redis-server", "busybox-static"),

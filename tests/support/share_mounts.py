@@ -105,7 +105,8 @@ class ShareMount:
     def settled(self) -> dict[str, Any]:
         """The server's counts, once the mount has been told of all that has happened."""
         end = time.monotonic() + TIMEOUT
-        same, before = 0, {}
+        same = 0
+        before: dict[str, Any] = {}
         while same < 3:
             assert time.monotonic() < end, before
             now = self.order({"op": "status"})

@@ -118,11 +118,11 @@ class Coherence:
     def shares_changed(self) -> None:
         """What is not shared any more is not to be seen any more, wherever the guest keeps it."""
         for node in self._tree.nodes.all():
-            if not self._tree.is_shared(node):
+            hidden = [name for name in tuple(node.names) if self._tree.hides(node, name)]
+            for name in hidden:
+                self._outbox.entry(node, name)
+            if hidden or node.root is None or not self._tree.is_shared(node):
                 self._outbox.inode(node, content=True)
-            for name in tuple(node.names):
-                if self._tree.hides(node, name):
-                    self._outbox.entry(node, name)
 
     def follow(self, changes: list[Change]) -> None:
         """Decide on changes in the order in which they happened."""
@@ -205,7 +205,7 @@ class Coherence:
         kind = change.kind & NAMES
         if self._watches.is_echo(folder, change.name, kind) or self._tree.hides(folder, change.name):
             return
-        self._outbox.inode(folder, content=False)
+        self._outbox.inode(folder, content=True)  # the listing that the kernel keeps
         if kind == Kind.MOVED_FROM and change.cookie in paired:
             return  # told with its other half
         if kind in (Kind.MOVED_FROM, Kind.DELETED):
@@ -313,7 +313,7 @@ class Coherence:
                 self._content(node, name, Kind.MODIFIED if content else Kind.ATTRIBUTES)
         if same:
             return
-        self._outbox.inode(node, content=False)
+        self._outbox.inode(node, content=True)
         for name in here:
             if name in node.names or self._tree.hides(node, name):
                 continue

@@ -1,9 +1,15 @@
-"""Folders as the guest reads them."""
+"""Folders as the guest reads them.
+
+A place in a listing is a number that comes from the name alone, so that it means the same to every reader
+and to the next server: the guest's kernel keeps listings itself, and opens no folder.
+"""
 
 from __future__ import annotations
 
+import bisect
 import stat
 import sys
+import zlib
 from collections.abc import Callable
 
 assert sys.platform != "win32"  # as proa.system.beneath
@@ -15,9 +21,23 @@ from proa.shares.protocol import Refused, Request, fields
 from proa.shares.tree import Tree
 from proa.system import beneath
 
+Entry = tuple[int, bytes]  # where the next one begins, and the name
+_FIRST = 3  # 1 and 2 are for . and ..
+_PLACES = (1 << 31) - 1  # what also programs of 32 bits can take
+
+
+def in_order(names: list[bytes]) -> list[Entry]:
+    """Names with the numbers that they have in every listing, but for a few that clash."""
+    found: list[Entry] = []
+    last = _FIRST
+    for place, name in sorted((zlib.crc32(name) % _PLACES, name) for name in names):
+        last = max(place, last + 1)
+        found.append((last, name))
+    return [(1, b"."), (2, b".."), *found]
+
 
 class Listings:
-    """Answers what is asked of folders that are open; `entry` makes the reply that tells of a node."""
+    """Answers what is asked of folders; `entry` makes the reply that tells of a node."""
 
     def __init__(
         self, tree: Tree, handles: Handles, entry: Callable[[Node, protocol.Attributes, Node], bytes]
@@ -27,58 +47,62 @@ class Listings:
         self._entry = entry
 
     def open(self, request: Request) -> Body:
+        """Raises Refused ENOSYS: the kernel opens none from then on, and keeps listings while they hold."""
+        if self._tree.watches.heard and self._tree.opens_no_folders:
+            raise Refused("ENOSYS")
         node = self._tree.node(request.node)
         if node.root is not None:
             self._tree.folder(node)
         return protocol.OPEN_OUT.pack(self._handles.hold(Listing(node)), 0, 0)
 
-    def _listing(self, request: Request) -> tuple[Listing, list[bytes], int, int]:
-        """What is read, its names, where to begin, and how many bytes there is room for."""
+    def _page(self, request: Request) -> tuple[Node, list[Entry], int, int]:
+        """The folder, all of it, the index of what is next, and how many bytes there is room for."""
         number, offset, size = fields("<QQI20x", request.body)
-        listing = self._handles.listing(number)
-        if listing.names is None or offset == 0:  # rewinddir reads anew
-            node = listing.node
-            if node.root is None:
-                found = self._tree.names_above(node)
-            else:
-                every = beneath.names_in(self._tree.watched_folder(node))
-                found = [name for name in every if not self._tree.hides(node, name)]
-            listing.names = [b".", b"..", *found]
-        return listing, listing.names, offset, min(size, protocol.MAX_WRITE)
+        node = self._handles.listing(number).node if number else self._tree.node(request.node)
+        every = node.listing
+        if every is None or offset == 0:  # rewinddir reads anew
+            every = node.listing = in_order(self._names(node))
+        at = bisect.bisect_left(every, (offset + 1,))
+        if at == len(every):
+            node.listing = None  # it has been read
+        return node, every, at, min(size, protocol.MAX_WRITE)
+
+    def _names(self, node: Node) -> list[bytes]:
+        if node.root is None:
+            return self._tree.names_above(node)
+        every = beneath.names_in(self._tree.watched_folder(node))
+        return [name for name in every if not self._tree.hides(node, name)]
 
     def read(self, request: Request) -> Body:
-        listing, every, offset, room = self._listing(request)
+        node, every, at, room = self._page(request)
         out = bytearray()
-        for index in range(offset, len(every)):
+        for index in range(at, len(every)):
+            place, name = every[index]
             mode = 0  # unknown: who needs it asks
-            if every[index] in (b".", b"..") or listing.node.root is None:
+            if name in (b".", b"..") or node.root is None:
                 mode = stat.S_IFDIR
             # An inode of 0 would be taken for a deleted entry.
-            entry = protocol.dirent(1 << 62 | index + 1, index + 1, every[index], mode)
+            entry = protocol.dirent(1 << 62 | place, place, name, mode)
             if len(out) + len(entry) > room:
                 break
             out += entry
         return bytes(out)
 
     def read_plus(self, request: Request) -> Body:
-        listing, every, offset, room = self._listing(request)
+        folder, every, at, room = self._page(request)
         out = bytearray()
         nothing = bytes(protocol.ENTRY_OUT.size + protocol.ATTR.size)
-        for index in range(offset, len(every)):
-            name = every[index]
+        for index in range(at, len(every)):
+            place, name = every[index]
             length = len(nothing) + protocol.DIRENT.size + (len(name) + 7 & ~7)
             if len(out) + length > room:
                 break
-            entry, inode, mode = nothing, 1 << 62 | index + 1, stat.S_IFDIR
+            entry, inode, mode = nothing, 1 << 62 | place, stat.S_IFDIR
             if name not in (b".", b".."):
                 try:
-                    node, attributes = self._tree.look_up(listing.node, name)
+                    node, attributes = self._tree.look_up(folder, name)
                 except (OSError, Refused):
                     continue  # it has gone since, or is nobody's to see
-                entry, inode, mode = (
-                    self._entry(node, attributes, listing.node),
-                    attributes.inode,
-                    attributes.mode,
-                )
-            out += entry + protocol.dirent(inode, index + 1, name, mode)
+                entry, inode, mode = self._entry(node, attributes, folder), attributes.inode, attributes.mode
+            out += entry + protocol.dirent(inode, place, name, mode)
         return bytes(out)

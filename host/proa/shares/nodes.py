@@ -42,10 +42,9 @@ class Handle:
 
 @dataclass(eq=False, slots=True)
 class Listing:
-    """A folder that the guest reads, as it was when the reading began."""
+    """A folder that the guest reads."""
 
     node: Node
-    names: list[bytes] | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -62,6 +61,7 @@ class Node:
     is_top: bool = False  # the shared folder itself
     watch: int = 0  # what changes in it, or of it, is told with this number; 0: it is not watched
     names: dict[bytes, Node] = field(default_factory=dict)  # what the guest was told of in this folder
+    listing: list[tuple[int, bytes]] | None = None  # as it was when somebody began to read it
     told: Stamp | None = None  # the last that the guest was told of it
     own: Stamp | None = None  # how the guest's own last change left it
     changing: int = 0  # changes of the guest's that are under way

@@ -104,6 +104,7 @@ class InitFlag(enum.IntFlag):
     CACHE_SYMLINKS = 1 << 23
     ABORT_ERROR = 1 << 21
     MAX_PAGES = 1 << 22
+    NO_OPENDIR_SUPPORT = 1 << 24
     HANDLE_KILLPRIV_V2 = 1 << 28
     INIT_EXT = 1 << 30
     HAS_RESEND = 1 << 39
@@ -121,6 +122,7 @@ WANTED = (
     | InitFlag.CACHE_SYMLINKS
     | InitFlag.ABORT_ERROR
     | InitFlag.MAX_PAGES
+    | InitFlag.NO_OPENDIR_SUPPORT
     | InitFlag.HANDLE_KILLPRIV_V2
     | InitFlag.INIT_EXT
     | InitFlag.HAS_RESEND

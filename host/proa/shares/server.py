@@ -19,7 +19,7 @@ assert sys.platform != "win32"  # as proa.system.beneath
 from proa.shares import protocol
 from proa.shares.handles import Body
 from proa.shares.operations import Operations
-from proa.shares.protocol import FrameError, Op, Refused, Request
+from proa.shares.protocol import FrameError, InitFlag, Op, Refused, Request
 
 log = logging.getLogger("proa.shares")
 
@@ -225,7 +225,9 @@ class Server:
         try:
             if request.op == Op.INIT:
                 self.answers.clear()  # another mount, whose numbers begin anew
-                return 0, protocol.answer_init(request.body).reply
+                agreed = protocol.answer_init(request.body)
+                self._operations.tree.opens_no_folders = bool(agreed.flags & InitFlag.NO_OPENDIR_SUPPORT)
+                return 0, agreed.reply
             return 0, self._operations.answer(request)
         except Refused as error:
             return error.number, b""

@@ -68,6 +68,7 @@ class Tree:
         self.watches = watches if watches is not None else Watches(None)
         self.nodes = Nodes(most_folders, self.watches.release)
         self.owners = Owners(keep=keep_owners)
+        self.opens_no_folders = False  # the guest's kernel can do without
         self._allowed = allowed
         self._guarded = _guard(allowed)
         self._devices: dict[int, int] = {}
