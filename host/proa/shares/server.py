@@ -1,7 +1,8 @@
 """The share server's threads: frames from a stream to the operations, and replies back.
 
-The threads take turns in reading: who has read a frame lets the next one read, and answers it itself. So
-an answer changes no thread, and a slow disk holds up as many requests as there are threads, not all.
+One thread reads, answers, and reads again, for nearly all answers take less time than waking another one.
+What takes long by its nature is answered after another thread has begun to read; whose answer turns out to
+take long has the reading taken away. So a slow disk holds up as many requests as there are threads.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ _ONCE = frozenset(
         Op.COPY_FILE_RANGE,
     )
 )  # fmt: skip
+_LONG = frozenset((Op.FSYNC, Op.FSYNCDIR, Op.SYNCFS, Op.FALLOCATE, Op.COPY_FILE_RANGE))
+LONG = 0.01  # seconds that an answer may take before another thread reads
+_MUCH = 64 << 10  # bytes whose copying another thread's waking is worth
 _OF_THE_RELAY = frozenset((Op.HELLO, Op.TOLD, Op.REPEATED))
 
 
@@ -77,12 +81,68 @@ class Answers:
             self._known.clear()
 
 
+class Turn:
+    """Whose turn it is to read a stream."""
+
+    def __init__(self) -> None:
+        self._free = threading.Condition()
+        self._reader: int | None = None  # a thread's number
+        self._answering = 0  # counts answers that the reader gives itself; even between them
+        self._busy = threading.Event()
+        self._ended = False
+        threading.Thread(target=self._watch, name="turns", daemon=True).start()
+
+    def take(self) -> None:
+        with self._free:
+            if self._reader != threading.get_ident():
+                self._free.wait_for(lambda: self._reader is None)
+                self._reader = threading.get_ident()
+
+    def give(self) -> None:
+        with self._free:
+            if self._reader == threading.get_ident():
+                self._reader = None
+                self._free.notify()
+
+    def begin_answer(self) -> None:
+        """The reader answers, and keeps its turn unless that takes long."""
+        self._answering += 1
+        if not self._busy.is_set():
+            self._busy.set()
+
+    def end_answer(self) -> None:
+        with self._free:
+            if self._reader == threading.get_ident():
+                self._answering += 1
+
+    def end(self) -> None:
+        self._ended = True
+        self._busy.set()
+
+    def _watch(self) -> None:
+        """While there is something to do, take the turn from a reader that is at the same answer for long."""
+        before, pause = 0, threading.Event()
+        while not self._ended:
+            self._busy.wait()
+            pause.wait(LONG)
+            with self._free:
+                if self._answering == before:
+                    self._busy.clear()  # quiet, or held up
+                    if self._answering != before:  # it began this moment, and saw itself watched
+                        self._busy.set()
+                    elif before % 2:
+                        self._answering += 1
+                        self._reader = None
+                        self._free.notify()
+                before = self._answering
+
+
 class Channel:
     """One stream to the guest. Reading and writing each belong to one thread at a time."""
 
     def __init__(self, stream: socket.socket) -> None:
         self._stream = stream
-        self.reading = threading.Lock()
+        self.turn = Turn()
         self._writing = threading.Lock()
         self._buffer = bytearray(2 * protocol.MAX_FRAME)
         self._view = memoryview(self._buffer)
@@ -128,6 +188,7 @@ class Channel:
         with contextlib.suppress(OSError):
             self._stream.shutdown(socket.SHUT_RDWR)  # wakes who reads
         self._stream.close()
+        self.turn.end()
 
 
 class Server:
@@ -175,21 +236,28 @@ class Server:
     def _work(self, channel: Channel) -> None:
         try:
             while True:
-                with channel.reading:
-                    frame = channel.read()
-                    if frame is None:
-                        return
-                    request = protocol.read_request(frame)
-                    if request.op in _OF_THE_RELAY:
-                        self._hear(channel, request)  # before anything that comes after it
-                        continue
-                    self.asked += 1
-                self._answer(channel, request)
+                channel.turn.take()
+                frame = channel.read()
+                if frame is None:
+                    return
+                request = protocol.read_request(frame)
+                if request.op in _OF_THE_RELAY:
+                    self._hear(channel, request)  # before anything that comes after it
+                    continue
+                self.asked += 1
+                if _takes_long(request):
+                    channel.turn.give()
+                    self._answer(channel, request)
+                else:
+                    channel.turn.begin_answer()
+                    self._answer(channel, request)
+                    channel.turn.end_answer()
         except FrameError as error:
             log.error("the guest does not speak FUSE: %s", error)
         except OSError as error:
             log.debug("the stream has ended: %s", error)
         finally:
+            channel.turn.give()
             with contextlib.suppress(OSError):
                 channel.close()
 
@@ -237,3 +305,9 @@ class Server:
             # A number that the system cannot take: an offset below 0, or a NUL where none may be.
             log.info("a request with bad numbers: %s", error)
             return protocol.linux_errno(22), b""
+
+
+def _takes_long(request: Request) -> bool:
+    if request.op == Op.READ:
+        return protocol.fields("<QQI", request.body)[2] > _MUCH
+    return request.op in _LONG or len(request.body) > _MUCH

@@ -136,6 +136,21 @@ def test_what_was_never_given_out_is_not_known(place: Place) -> None:
         assert place.client.ask(Op.READ, top, struct.pack("<QQIIQII", number, 0, 9, 0, 0, 0, 0))[0] == 9
 
 
+def test_a_slow_answer_does_not_hold_up_others(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than once: whoever reads now is held up too."""
+    going_on = threading.Event()
+    slow = {Op.STATFS: lambda request: going_on.wait(20) and b""}
+    monkeypatch.setattr(place.operations, "_answers", {**place.operations._answers, **slow})
+    top = place.top()
+    for number in range(3):
+        head = protocol.IN_HEADER.pack(40, Op.STATFS, 1001 + 2 * number, top, 0, 0, 0, 0, 0)
+        place.client.stream.sendall(head)
+        assert place.client.ask(Op.GETATTR, top, bytes(16))[0] == 0
+    going_on.set()
+    answered = {protocol.OUT_HEADER.unpack(place.client._exactly(16))[2] for _ in range(3)}
+    assert answered == {1001, 1003, 1005}
+
+
 def test_a_handle_is_closed_once(place: Place) -> None:
     (place.root / "a").write_bytes(b"content")
     node = place.client.look_up(place.top(), b"a")
