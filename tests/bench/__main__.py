@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import api, commands, save, setup, sleep, starts
+from tests.bench import api, commands, mounts, save, setup, sleep, starts
 from tests.bench.figures import Figure, table
 from tests.bench.world import World
 from tests.support.homes import REPOSITORY
@@ -23,6 +23,7 @@ PROGRAMS: dict[str, Program] = {
     "commands": commands.measure,
     "api": api.measure,
     "save": save.measure,
+    "mounts": mounts.measure,
     "make-up": setup.measure,
 }
 RESULT = REPOSITORY / "build/bench.json"

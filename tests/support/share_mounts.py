@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).parents[2]
 TIMEOUT = 20.0
+SOON = 5.0  # seconds, on a busy machine; how long it takes is the bench's matter
 _RELAY = """
 import os, socket, sys
 from proa_guest import repeat, share
@@ -102,6 +105,13 @@ class ShareMount:
             socket.send_fds(self._to_relay, [b"take"], [guest.fileno()])
             assert self._to_relay.recv(16) == b"taken"
 
+    def resident(self) -> float:
+        """The server's memory in MiB."""
+        assert self._server is not None
+        status = Path(f"/proc/{self._server.pid}/status").read_text()
+        [line] = [line for line in status.splitlines() if line.startswith("VmRSS")]
+        return int(line.split()[1]) / 1024
+
     def settled(self) -> dict[str, Any]:
         """The server's counts, once the mount has been told of all that has happened."""
         end = time.monotonic() + TIMEOUT
@@ -141,6 +151,17 @@ class ShareMount:
         self._relay.wait(TIMEOUT)
         if self._server is not None:
             self._server.wait(TIMEOUT)
+
+
+def soon(holds: Callable[[], bool]) -> bool:
+    """Whether it holds within a bounded time; while files are missing it does not."""
+    end = time.monotonic() + SOON
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError):
+            if holds():
+                return True
+        time.sleep(0.002)
+    return False
 
 
 def stream_pair() -> tuple[socket.socket, socket.socket]:

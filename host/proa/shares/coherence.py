@@ -123,6 +123,11 @@ class Coherence:
                 self._outbox.entry(node, name)
             if hidden or node.root is None or not self._tree.is_shared(node):
                 self._outbox.inode(node, content=True)
+            if node.root is None and node.above != b"/":
+                above, name = os.path.split(node.above)
+                parent = self._tree.nodes.get_above(above)
+                if parent is not None:
+                    self._outbox.entry(parent, name)
 
     def follow(self, changes: list[Change]) -> None:
         """Decide on changes in the order in which they happened."""
@@ -148,16 +153,19 @@ class Coherence:
         self.look_again(self._since)
 
     def _itself(self, node: Node, kind: Kind) -> None:
+        """What is watched has changed, seen from itself; that it moves or goes, its folder tells too."""
         if kind & Kind.ENDED:
             self._watches.release(node)
             self._tree.nodes.let_go(node)
-        elif node.identity[2] != stat.S_IFDIR >> 12 and kind & CONTENT:
+            if self._tree.nodes.known(node.identity) is node and not node.changing:
+                self._outbox.inode(node, content=True)
+        elif not kind & CONTENT:
+            return
+        elif node.identity[2] != stat.S_IFDIR >> 12:
             for parent, name in tuple(node.places):
                 self._content(parent, name, kind)
-            return
-        elif node.changing or (kind & Kind.ATTRIBUTES and node.own and self._is_own(node)):
-            return
-        self._outbox.inode(node, content=bool(kind & Kind.ENDED))
+        elif not node.changing and not self._is_own(node):
+            self._outbox.inode(node, content=False)
 
     def _is_own(self, node: Node) -> bool:
         try:
@@ -232,8 +240,8 @@ class Coherence:
         node = self._forget_place(place)
         if node is not None and kind & Kind.DELETED and not node.places:
             self._tree.nodes.ended(node)  # the next file with its number is another one
-        self._outbox.entry(*place)
         self._outbox.removed(*place, node or self._stand_in(kind))
+        self._outbox.entry(*place)  # only now: the guest is not to take in meanwhile that it has gone
 
     def _stand_in(self, kind: Kind) -> Node:
         """For a file that the guest does not know, but those who watch its folder are to be told of."""
@@ -245,14 +253,13 @@ class Coherence:
             self._gone_again.add((folder, name))
             return
         known = folder.names.get(name)
-        if known is None:
-            self._outbox.entry(folder, name, expire=True)
-        elif known.identity != identity(found):
+        if known is not None and known.identity != identity(found):
             self._forget_place((folder, name))
-            self._outbox.entry(folder, name)
             if replaces:
                 self._outbox.removed(folder, name, known)
         self._outbox.made(folder, name, found)
+        if known is None or known.identity != identity(found):
+            self._outbox.entry(folder, name, expire=known is None)
 
     def _moved(self, old: Place, new: Place, kind: Kind) -> None:
         self._gone_again.discard(old)
@@ -261,24 +268,24 @@ class Coherence:
         replaced = new[0].names.get(new[1])
         if replaced is not None and replaced is not node:
             self._forget_place(new)
-        if found is None or not stat.S_ISDIR(found.st_mode):
-            self._outbox.entry(*old)
-            self._outbox.entry(*new)
-            failed = None
-        else:
-            # Not before the guest has moved it too: what is mounted in there would be let go.
-            def failed() -> None:
-                self._outbox.entry(*old)
-                self._outbox.entry(*new)
-
         if node is not None:
             if found is not None and node.identity == identity(found):
                 self._tree.nodes.moved(node, old, new)
             else:
                 self._forget_place(old)
             self._outbox.inode(node, content=False)
+
+        def trust_neither() -> None:
+            self._outbox.entry(*old)
+            self._outbox.entry(*new)
+
         moved = node or self._stand_in(kind)
+        # A folder not before the guest has moved it too: what is mounted in there would be let go.
+        folder = found is not None and stat.S_ISDIR(found.st_mode)
+        failed = trust_neither if folder else None
         self._outbox.moved(old, new, moved, replaced if replaced is not moved else None, failed)
+        if not folder:
+            trust_neither()
 
     # -- everything ---------------------------------------------------------------------------
 

@@ -40,7 +40,7 @@ class Listings:
     """Answers what is asked of folders; `entry` makes the reply that tells of a node."""
 
     def __init__(
-        self, tree: Tree, handles: Handles, entry: Callable[[Node, protocol.Attributes, Node], bytes]
+        self, tree: Tree, handles: Handles, entry: Callable[[Node, protocol.Attributes, Node, bytes], bytes]
     ) -> None:
         self._tree = tree
         self._handles = handles
@@ -103,6 +103,10 @@ class Listings:
                     node, attributes = self._tree.look_up(folder, name)
                 except (OSError, Refused):
                     continue  # it has gone since, or is nobody's to see
-                entry, inode, mode = self._entry(node, attributes, folder), attributes.inode, attributes.mode
+                entry, inode, mode = (
+                    self._entry(node, attributes, folder, name),
+                    attributes.inode,
+                    attributes.mode,
+                )
             out += entry + protocol.dirent(inode, place, name, mode)
         return bytes(out)

@@ -110,6 +110,10 @@ class Nodes:
     def get(self, number: int) -> Node | None:
         return self._by_number.get(number)
 
+    def get_above(self, path: bytes) -> Node | None:
+        """The node of a folder above all shares."""
+        return self._above.get(path)
+
     def seen(self, identity: Identity, root: Root, place: Place | None) -> Node:
         """The node of a file that was just looked at under that name; the guest knows it once more."""
         with self._lock:

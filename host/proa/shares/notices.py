@@ -10,7 +10,7 @@ import logging
 import os
 import stat
 import threading
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -47,6 +47,11 @@ class Repeat:
     failed: Callable[[], None] | None = None
 
     @property
+    def names(self) -> list[tuple[int, bytes]]:
+        own = (self.folder.number, self.name)
+        return [own, (self.to[0].number, self.to[1])] if self.to is not None else [own]
+
+    @property
     def body(self) -> bytes:
         to = (self.to[0].number, self.to[1]) if self.to is not None else (0, b"")
         return protocol.repeat(self.number, self.folder.number, self.name, to, self.steps)
@@ -64,6 +69,7 @@ class Outbox:
         self._waiting: OrderedDict[_Key, int] = OrderedDict()  # invalidations: flags, or whether content
         self._repeats: OrderedDict[int, Repeat] = OrderedDict()
         self._open: dict[tuple[int, bytes], Repeat] = {}  # those that later changes can join
+        self._names: Counter[tuple[int, bytes]] = Counter()  # of the repeats that are to come or under way
         self._under_way: deque[_Item] = deque()
         self._send: Send | None = None
         self._next = 1
@@ -110,6 +116,7 @@ class Outbox:
             if repeat is None or repeat.number != number:
                 return
             self.current = None
+            self._settle(repeat)
             self.repeated += 1
             self._ready.notify_all()
         if error and repeat.failed is not None:
@@ -192,7 +199,18 @@ class Outbox:
         with self._ready:
             self._add(top, b"", FORGET)
 
+    def expects(self, folder: Node, name: bytes) -> bool:
+        """Whether a repeat is to find the name as it was: until then the guest must ask for it each time."""
+        return bool(self._names) and (folder.number, name) in self._names
+
+    def _settle(self, repeat: Repeat) -> None:
+        for key in repeat.names:
+            self._names[key] -= 1
+            if not self._names[key]:
+                del self._names[key]
+
     def _drop(self, repeat: Repeat) -> None:
+        self._settle(repeat)
         self._repeats.pop(repeat.number, None)
         self._open.pop((repeat.folder.number, repeat.name), None)
 
@@ -219,6 +237,7 @@ class Outbox:
         self._next += 1
         self._repeats[repeat.number] = repeat
         self._open[folder.number, name] = repeat
+        self._names.update(repeat.names)
         self._ready.notify_all()
 
     # -- sending ------------------------------------------------------------------------------

@@ -104,12 +104,15 @@ class Operations:
 
     def _valid(self, node: Node, attributes: protocol.Attributes) -> int:
         """For how many seconds the guest may trust the attributes: those of what is watched for good."""
-        if node.root is None or not self.tree.watches.trusted(node, attributes.links):
-            return 0
-        return protocol.FOREVER
+        watches = self.tree.watches
+        told = watches.heard if node.root is None else watches.trusted(node, attributes.links)
+        return protocol.FOREVER if told else 0
 
-    def _entry(self, node: Node, attributes: protocol.Attributes, parent: Node) -> bytes:
-        name_valid = protocol.FOREVER if parent.watch else 0
+    def _entry(self, node: Node, attributes: protocol.Attributes, parent: Node, name: bytes) -> bytes:
+        # What lies above all shares changes with them; where a share begins is the host's to change.
+        above = node.root is None and self.tree.watches.heard
+        told = above or (parent.watch and not self.outbox.expects(parent, name))
+        name_valid = protocol.FOREVER if told else 0
         return protocol.entry_out(node.number, attributes, name_valid, self._valid(node, attributes))
 
     def _lookup(self, request: Request) -> Body:
@@ -118,10 +121,10 @@ class Operations:
         try:
             node, attributes = self.tree.look_up(parent, checked_name(name))
         except FileNotFoundError:
-            if not parent.watch:
+            if not parent.watch or self.outbox.expects(parent, name):
                 raise
             return protocol.no_entry_out(protocol.FOREVER)
-        return self._entry(node, attributes, parent)
+        return self._entry(node, attributes, parent, name)
 
     def _forget(self, request: Request) -> None:
         [count] = fields("<Q", request.body)
@@ -153,7 +156,7 @@ class Operations:
         with self.coherence.names((parent, name, Kind.CREATED)):
             make()
             node, attributes = self._made(request, parent, folder, name, mode)
-        return self._entry(node, attributes, parent)
+        return self._entry(node, attributes, parent, name)
 
     def _made(
         self, request: Request, parent: Node, folder: Descriptor, name: bytes, mode: int
@@ -218,7 +221,7 @@ class Operations:
     def _losing_a_name(self, found: os.stat_result | None) -> AbstractContextManager[None]:
         """That is a change of the file as well, which those see who know it by another name."""
         node = self.tree.nodes.known(identity(found)) if found is not None else None
-        if found is None or node is None or found.st_nlink <= 1:
+        if found is None or node is None or (found.st_nlink <= 1 and not node.watch):
             return nullcontext()
         return self.coherence.content(node, lambda: self.tree.locate(node).found)
 
@@ -308,7 +311,7 @@ class Operations:
                 at.name, name, src_dir_fd=at.parent.number, dst_dir_fd=folder.number, follow_symlinks=False
             )
             node, attributes = self.tree.take_in(parent, name, folder, beneath.status(folder, name))
-        return self._entry(node, attributes, parent)
+        return self._entry(node, attributes, parent, name)
 
     # -- attributes ---------------------------------------------------------------------------
 
@@ -458,7 +461,7 @@ class Operations:
             raise Refused("ESTALE")
         writes = flags & ACCESS_MODE != os.O_RDONLY
         number = self.handles.hold(Handle(node, file, writes))
-        return self._entry(node, attributes, parent) + protocol.OPEN_OUT.pack(
+        return self._entry(node, attributes, parent, name) + protocol.OPEN_OUT.pack(
             number, protocol.FOPEN_KEEP_CACHE, 0
         )
 

@@ -28,7 +28,9 @@ _HARMLESS = frozenset(
 class Repeats:
     """`pid` is the guest's number of that process, 0 while there is none."""
 
-    def __init__(self, tree: Tree, outbox: Outbox, entry: Callable[[Node, Attributes, Node], bytes]) -> None:
+    def __init__(
+        self, tree: Tree, outbox: Outbox, entry: Callable[[Node, Attributes, Node, bytes], bytes]
+    ) -> None:
         self.pid = 0
         self._tree = tree
         self._outbox = outbox
@@ -76,7 +78,7 @@ class Repeats:
                 return protocol.no_entry_out(0)
         parent = self._tree.node(request.node)
         node, attributes = self._tree.look_up(parent, name)
-        return self._entry(node, attributes, parent)
+        return self._entry(node, attributes, parent, name)
 
     def _moved(self, repeat: Repeat, to: tuple[Node, bytes]) -> Body:
         """What was moved, which is found under its new name by now, unless that has changed again."""
@@ -114,4 +116,4 @@ class Repeats:
         node, attributes = self._tree.take_in(repeat.folder, repeat.name, folder, found)
         if found is repeat.found:
             return protocol.entry_out(node.number, attributes, 0, 0)
-        return self._entry(node, attributes, repeat.folder)
+        return self._entry(node, attributes, repeat.folder, repeat.name)

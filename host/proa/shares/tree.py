@@ -192,12 +192,19 @@ class Tree:
         root = guarded.nested.get((parent.identity, name)) if guarded.nested else None
         assert parent.root is not None
         node = self.nodes.seen(key, root or parent.root, (parent, name))
-        if found.st_nlink > 1 and stat.S_ISREG(found.st_mode) and not node.watch:
-            # Its other names may be in folders that the guest does not know.
+        if not node.watch and self._wants_a_watch(found):
             self.watches.cover(node, folder, name)
             if node.watch:
                 found = beneath.status(folder, name)
+                if identity(found) != key:
+                    self.watches.release(node)  # another one was put in its place this moment
+                    raise Refused("ESTALE")
         return node, self.attributes(node, Located(folder, name, found))
+
+    def _wants_a_watch(self, found: os.stat_result) -> bool:
+        """A folder, and a file whose other names may be in folders that the guest does not know."""
+        mode = found.st_mode
+        return stat.S_ISDIR(mode) or (found.st_nlink > 1 and stat.S_ISREG(mode))
 
     def _look_up_above(self, parent: Node, name: bytes) -> tuple[Node, Attributes]:
         path = parent.above.rstrip(b"/") + b"/" + name

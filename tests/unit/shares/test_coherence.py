@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,10 +12,9 @@ import pytest
 
 from proa.system.inotify import Inotify
 from proa.system.watching import Change, Kind
-from tests.support.share_mounts import ShareMount
+from tests.support.share_mounts import SOON, ShareMount, soon
 
 pytestmark = [pytest.mark.timeout(60)]
-SOON = 5.0  # seconds, on a busy machine; how long it takes is the bench's matter
 
 
 @pytest.fixture
@@ -25,16 +23,6 @@ def host(mount: ShareMount, request: pytest.FixtureRequest) -> Path:
     folder = next(iter(mount.roots)) / request.node.name.replace("[", "-").rstrip("]")
     folder.mkdir()
     return folder
-
-
-def soon(holds: Callable[[], bool]) -> bool:
-    """Whether it holds within a bounded time."""
-    end = time.monotonic() + SOON
-    while not holds():
-        if time.monotonic() > end:
-            return False
-        select.select([], [], [], 0.002)
-    return True
 
 
 def exists(path: Path) -> bool:

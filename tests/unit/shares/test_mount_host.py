@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.share_mounts import ShareMount
+from tests.support.share_mounts import ShareMount, soon
 
 pytestmark = [pytest.mark.timeout(60)]
 
@@ -59,7 +59,7 @@ def test_the_hosts_later_word_on_rights_counts(mount: ShareMount, host: Path) ->
     (mount.path(host) / "script").write_text("x")
     os.chmod(mount.path(host) / "script", 0o4750)
     os.chmod(host / "script", 0o711)
-    assert stat.S_IMODE((mount.path(host) / "script").stat().st_mode) == 0o711
+    assert soon(lambda: stat.S_IMODE((mount.path(host) / "script").stat().st_mode) == 0o711)
 
 
 def test_files_are_the_users_where_that_is_set(mount: ShareMount, host: Path) -> None:
@@ -82,16 +82,16 @@ def test_a_change_on_the_host_is_seen_at_once(mount: ShareMount, host: Path) -> 
     (host / "a").write_text("one")
     assert (guest / "a").read_text() == "one"
     (host / "a").write_text("two!")
-    assert (guest / "a").read_text() == "two!"
+    assert soon(lambda: (guest / "a").read_text() == "two!")
     (host / "new").write_text("new")
     os.replace(host / "new", host / "a")
-    assert (guest / "a").read_text() == "new"
+    assert soon(lambda: (guest / "a").read_text() == "new")
     (host / "a").unlink()
-    assert not (guest / "a").exists()
+    assert soon(lambda: not (guest / "a").exists())
     (host / "a").mkdir()
-    assert (guest / "a").is_dir()
+    assert soon(lambda: (guest / "a").is_dir())
     (host / "a").rename(host / "b")
-    assert os.listdir(guest) == ["b"]
+    assert soon(lambda: os.listdir(guest) == ["b"])
 
 
 def test_a_file_replaced_on_the_host_stays_open_in_the_guest(mount: ShareMount, host: Path) -> None:
@@ -100,7 +100,7 @@ def test_a_file_replaced_on_the_host_stays_open_in_the_guest(mount: ShareMount, 
         (host / "new").write_text("new")
         os.replace(host / "new", host / "a")
         assert file.read() == "old"
-    assert (mount.path(host) / "a").read_text() == "new"
+    assert soon(lambda: (mount.path(host) / "a").read_text() == "new")
 
 
 def test_a_folder_moved_on_the_host_is_found_again(mount: ShareMount, host: Path) -> None:
@@ -109,8 +109,8 @@ def test_a_folder_moved_on_the_host_is_found_again(mount: ShareMount, host: Path
     guest = mount.path(host)
     assert (guest / "a/b/file").read_text() == "x"
     (host / "a").rename(host / "moved")
-    assert not (guest / "a/b/file").exists()
-    assert (guest / "moved/b/file").read_text() == "x"
+    assert soon(lambda: not (guest / "a/b/file").exists())
+    assert soon(lambda: (guest / "moved/b/file").read_text() == "x")
 
 
 # -- limits ----------------------------------------------------------------------------------------

@@ -1,0 +1,219 @@
+"""Bind mounts: relay and share server on this host, against sshfs over a plain pipe and the folder itself.
+
+The same tree and commands for all three, each with its output compared. A first time is one with a mount
+that was just made. sshfs has no cipher here and no network, so it is at its best.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from proa.system.inotify import Inotify
+from proa.system.watching import Kind
+from tests.bench.figures import Figure
+from tests.bench.world import World
+from tests.support.share_mounts import ShareMount
+
+FOLDERS, FILES = 600, 7  # in each
+ROUNDS = 3
+CHANGES = 100  # of one file, for the delay of events
+BIG = 256 << 20
+WATCHED = 10_000
+TIMEOUT = 120.0
+SFTP = "/usr/lib/openssh/sftp-server"
+NEW = "mkdir new && for i in $(seq 1000); do echo x > new/$i; done && ls new | wc -l"
+STATUS, FIND = "git status --short --branch", "find . -size +10k -not -path './.git/*' | sort"
+WRITE = f"dd if=/dev/zero of=big bs=1M count={BIG >> 20} 2> /dev/null && stat -c %s big"
+
+
+def measure(world: World) -> list[Figure]:
+    if shutil.which("sshfs") is None or not Path(SFTP).exists():
+        raise SystemExit("the bench of mounts compares with sshfs: apt-get install sshfs openssh-sftp-server")
+    with tempfile.TemporaryDirectory(prefix="proa-bench-") as made:
+        folder = Path(made)
+        for name in ("ours", "sshfs", "plain"):
+            (folder / name).mkdir()
+        _repository(folder / "plain/tree")
+        for name in ("ours", "sshfs"):
+            shutil.copytree(folder / "plain/tree", folder / name / "tree", symlinks=True)
+        times = _Times()
+        for number in range(ROUNDS + 1):
+            # The first round only lets git's index take in what each kind of mount shows.
+            _round(times if number else _Times(), "plain", folder / "plain/tree")
+            with _ours(folder) as place:
+                _round(times if number else _Times(), "ours", place)
+            with _sshfs(folder / "sshfs", folder / "at-sshfs") as place:
+                _round(times if number else _Times(), "sshfs", place)
+        return [*_compared(times), *_alone(folder)]
+
+
+class _Times:
+    def __init__(self) -> None:
+        self.seconds: dict[tuple[str, str], list[float]] = {}
+        self.outputs: dict[str, str] = {}
+
+    def add(self, kind: str, what: str, command: str, place: Path) -> None:
+        began = time.perf_counter()
+        done = subprocess.run(
+            ["sh", "-c", command], cwd=place, check=True, capture_output=True, text=True, timeout=TIMEOUT
+        )
+        self.seconds.setdefault((kind, what), []).append(time.perf_counter() - began)
+        if self.outputs.setdefault(what, done.stdout) != done.stdout:
+            raise SystemExit(f"{what}: {kind} says {done.stdout!r}, another {self.outputs[what]!r}")
+
+    def median(self, kind: str, what: str) -> float:
+        return statistics.median(self.seconds[kind, what])
+
+
+def _round(times: _Times, kind: str, place: Path) -> None:
+    times.add(kind, "first status", STATUS, place)
+    _settle(place)
+    for _ in range(3):
+        times.add(kind, "later status", STATUS, place)
+    times.add(kind, "later find", FIND, place)
+    times.add(kind, "new files", NEW, place)
+    if kind == "ours":
+        times.add(kind, "write", WRITE, place)
+    subprocess.run(["sh", "-c", "rm -rf new big"], cwd=place, check=True, timeout=TIMEOUT)
+
+
+def _settle(place: Path) -> None:
+    """A folder's time of access, which reading it has changed, is asked for once more."""
+    for command in (STATUS, FIND, FIND):
+        subprocess.run(["sh", "-c", command], cwd=place, check=True, capture_output=True, timeout=TIMEOUT)
+
+
+def _compared(times: _Times) -> list[Figure]:
+    def figure(name: str, what: str, budget: float, than: str) -> Figure:
+        baseline = times.median(than, what)
+        return Figure(f"{name}, against {than}", times.median("ours", what), "s", budget, baseline)
+
+    return [
+        figure("mount: first git status of 4,200 files", "first status", 1 / 4, "sshfs"),
+        figure("mount: later git status", "later status", 1.2, "plain"),
+        figure("mount: later find", "later find", 1.2, "plain"),
+        figure("mount: 1,000 new files", "new files", 1, "sshfs"),
+        Figure("mount: writing", BIG / 1e6 / times.median("ours", "write"), "MB/s", 600, floor=True),
+    ]
+
+
+# -- ours alone ------------------------------------------------------------------------------------
+
+
+def _alone(folder: Path) -> list[Figure]:
+    figures = []
+    with _mounted(folder / "ours", folder) as mount:
+        place = mount.path(folder / "ours/tree")
+        (folder / "ours/tree/big").write_bytes(bytes(BIG))
+        through, plain = (_seconds(["cksum", "big"], at) for at in (place, folder / "ours/tree"))
+        # What cksum itself takes is not the mount's.
+        figures.append(Figure("mount: reading", BIG / 1e6 / (through - plain), "MB/s", 600, floor=True))
+        before = mount.order({"op": "status"})["asked"]
+        subprocess.run(["sh", "-c", NEW], cwd=place, check=True, capture_output=True, timeout=TIMEOUT)
+        asked = mount.order({"op": "status"})["asked"] - before
+        figures.append(Figure("mount: messages for a new file", asked / 1000, "", 4))
+        delays = _delays(folder / "ours/tree", place)
+        figures += [
+            Figure("mount: change on the host to its event, median", statistics.median(delays), "ms", 50),
+            Figure("mount: change on the host to its event, most", max(delays), "ms", 200),
+        ]
+        for number in range(WATCHED):
+            (folder / f"ours/many/{number // 100}/{number % 100}").mkdir(parents=True)
+        subprocess.run(["find", mount.path(folder / "ours/many")], check=True, capture_output=True)
+        subprocess.run(["find", mount.path(folder / "ours/many")], check=True, capture_output=True)
+        status = mount.order({"op": "status"})
+        if status["watches"] < WATCHED:
+            raise SystemExit(f"only {status['watches']} folders are watched: {status['problem']}")
+        figures.append(Figure("mount: server with 10,000 watched folders", mount.resident(), "MiB", 50))
+    return figures
+
+
+def _seconds(argv: list[str], place: Path) -> float:
+    began = time.perf_counter()
+    subprocess.run(argv, cwd=place, check=True, capture_output=True, timeout=TIMEOUT)
+    return time.perf_counter() - began
+
+
+def _delays(host: Path, guest: Path) -> list[float]:
+    """Milliseconds from the end of a host's write to its event in the mount, with the new content there."""
+    watcher = Inotify()
+    handle = os.open(guest, os.O_RDONLY)
+    watcher.watch(handle, b".", folder=True)
+    found = []
+    try:
+        for number in range(CHANGES):
+            content = f"{number:03}"
+            began = time.perf_counter()
+            (host / "changed").write_text(content)
+            wanted = Kind.MODIFIED | Kind.CREATED
+            while not any(change.kind & wanted for change in watcher.read(TIMEOUT)):
+                pass
+            found.append(1000 * (time.perf_counter() - began))
+            if (guest / "changed").read_text() != content:
+                raise SystemExit("an event came before its content")
+            while watcher.read(0.05):
+                pass  # the rest of it
+    finally:
+        watcher.close()
+        os.close(handle)
+    return found
+
+
+# -- mounts ----------------------------------------------------------------------------------------
+
+
+def _repository(place: Path) -> None:
+    for number in range(FOLDERS):
+        folder = place / f"{number % 30}" / f"{number // 30}"
+        folder.mkdir(parents=True)
+        for index in range(FILES):
+            (folder / f"{index}.py").write_text(f"{number} {index}\n" * 20)
+    commit = "git init -q -b main && git add -A && git -c user.name=x -c user.email=x@x commit -qm x"
+    subprocess.run(["sh", "-c", commit], cwd=place, check=True, timeout=TIMEOUT)
+
+
+@contextmanager
+def _mounted(shared: Path, folder: Path) -> Iterator[ShareMount]:
+    state = Path(tempfile.mkdtemp(dir=folder))
+    mount = ShareMount(state, {shared: True})
+    mount.open()
+    try:
+        yield mount
+    finally:
+        mount.close()
+
+
+@contextmanager
+def _ours(folder: Path) -> Iterator[Path]:
+    with _mounted(folder / "ours", folder) as mount:
+        yield mount.path(folder / "ours/tree")
+
+
+@contextmanager
+def _sshfs(shared: Path, place: Path) -> Iterator[Path]:
+    place.mkdir(exist_ok=True)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        server = subprocess.Popen([SFTP], stdin=theirs.fileno(), stdout=theirs.fileno())
+        argv = ["sshfs", "-f", "-o", "passive", f":{shared}", str(place)]
+        client = subprocess.Popen(argv, stdin=ours.fileno(), stdout=ours.fileno())
+    try:
+        end = time.monotonic() + TIMEOUT
+        while not place.is_mount():
+            if time.monotonic() > end:
+                raise SystemExit("sshfs does not mount")
+            time.sleep(0.05)
+        yield place / "tree"
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=False, timeout=TIMEOUT)
+        client.wait(TIMEOUT)
+        server.wait(TIMEOUT)
