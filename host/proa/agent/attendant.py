@@ -153,6 +153,10 @@ class Attendant:
             mounted=self.shares.mounted.is_set(),
             known=counts.get("nodes", 0),
             open=counts.get("open", 0),
+            asked=counts.get("asked", 0),
+            watches=counts.get("watches", 0),
+            events=counts.get("events", 0),
+            problem=counts.get("problem", ""),
         )
 
     async def _share(self, wanted: Sequence[HostMount]) -> dict[str, Target]:

@@ -43,7 +43,12 @@ def _show(machine: str | None, as_json: bool) -> None:
     ]
     click.echo(table(("FOLDER", "MODE", "STATE"), rows))
     if status.mounted:
-        click.echo(f"\nthe machine knows {status.known} of their files, and has {status.open} open")
+        click.echo(
+            f"\nthe machine knows {status.known} of their files, has {status.open} open and asked"
+            f" {status.asked} times; {status.watches} are watched, {status.events} changes were told"
+        )
+        if status.problem:
+            click.echo(f"problem: {status.problem}")
     else:
         click.echo("\nthe machine does not run, so it has none of them now")
 

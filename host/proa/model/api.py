@@ -65,6 +65,10 @@ class SharesStatus(msgspec.Struct, frozen=True, kw_only=True):
     mounted: bool  # the guest has them; not while it is stopped or asleep
     known: int = 0  # files that the guest knows
     open: int = 0  # files and folders that are open in it
+    asked: int = 0  # requests of the guest's since the server began
+    watches: int = 0  # folders and files whose changes on this computer are told to the guest
+    events: int = 0  # changes that were told to those who watch there
+    problem: str = ""  # why some are not told
 
 
 class AgentInfo(msgspec.Struct, frozen=True, kw_only=True):

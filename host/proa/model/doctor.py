@@ -17,6 +17,7 @@ AGENT_CHECKS = (
     "names",
     "outward",
     "ports",
+    "shares",
 )
 ORDER = ("agent", "disk", "memory", "socket", *AGENT_CHECKS, "docker-cli", "plugins", "context", "leftovers")
 

@@ -6,21 +6,21 @@ import os
 import stat
 import struct
 import sys
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 assert sys.platform != "win32"  # as proa.system.beneath
 
 from proa.shares import protocol
+from proa.shares.attributes import Attributes, look
 from proa.shares.coherence import Coherence
 from proa.shares.extended import Extended
 from proa.shares.handles import Body, Handles
 from proa.shares.listings import Listings
-from proa.shares.nodes import Handle, Listing, Node, Place
+from proa.shares.nodes import Handle, Node, Place
 from proa.shares.notices import Outbox
 from proa.shares.owners import Owner, bits_on_host
-from proa.shares.protocol import Op, Refused, Request, SetAttr, checked_name, fields, names
+from proa.shares.protocol import Op, Refused, Request, checked_name, fields, names
 from proa.shares.repeats import Repeats
 from proa.shares.tree import Located, Tree, identity
 from proa.shares.watches import stamp
@@ -42,14 +42,15 @@ class Operations:
         self.coherence = Coherence(tree, self.outbox)
         self.repeats = Repeats(tree, self.outbox, self._entry)
         self.handles = Handles(tree)
+        self._attributes = Attributes(tree, self.handles, self.coherence, self._valid)
         listings = Listings(tree, self.handles, self._entry)
-        attributes = Extended(tree, self.coherence)
+        extended = Extended(tree, self.coherence)
         self._answers: dict[int, Callable[[Request], Body | None]] = {
             Op.LOOKUP: self._lookup,
             Op.FORGET: self._forget,
             Op.BATCH_FORGET: self._batch_forget,
-            Op.GETATTR: self._getattr,
-            Op.SETATTR: self._setattr,
+            Op.GETATTR: self._attributes.get,
+            Op.SETATTR: self._attributes.set,
             Op.READLINK: self._readlink,
             Op.SYMLINK: self._symlink,
             Op.MKNOD: self._mknod,
@@ -72,10 +73,10 @@ class Operations:
             Op.READDIR: listings.read,
             Op.READDIRPLUS: listings.read_plus,
             Op.STATFS: self._statfs,
-            Op.SETXATTR: attributes.set,
-            Op.GETXATTR: attributes.get,
-            Op.LISTXATTR: attributes.list,
-            Op.REMOVEXATTR: attributes.remove,
+            Op.SETXATTR: extended.set,
+            Op.GETXATTR: extended.get,
+            Op.LISTXATTR: extended.list,
+            Op.REMOVEXATTR: extended.remove,
             Op.FALLOCATE: self._fallocate,
             Op.LSEEK: self._lseek,
             Op.COPY_FILE_RANGE: self._copy_file_range,
@@ -315,86 +316,6 @@ class Operations:
 
     # -- attributes ---------------------------------------------------------------------------
 
-    def _getattr(self, request: Request) -> Body:
-        node = self.tree.node(request.node)
-        if node.root is not None and not node.watch and node.identity[2] == stat.S_IFDIR >> 12:
-            self.tree.watched_folder(node)
-        attributes = self.tree.attributes_of(node)
-        return protocol.attr_out(attributes, self._valid(node, attributes))
-
-    def _setattr(self, request: Request) -> Body:
-        node = self.tree.node(request.node)
-        self.tree.writable(node)
-        (valid, handle, size, _, atime, mtime, _, atime_ns, mtime_ns, _, mode, uid, gid) = fields(
-            "<I4xQQQQQQIIII4xII4x", request.body
-        )
-        flags = SetAttr(valid & 0xFFF)
-        at = self._named_or_open(node)
-        found = at.found if isinstance(at, Located) else os.fstat(at.number)
-        with self.coherence.content(node, lambda: _look(at)):
-            if flags & SetAttr.SIZE:
-                held = self.handles.held.get(handle) if flags & SetAttr.FH else None
-                # Only of this node: another's share may be one for reading only by now.
-                self._truncate(at, held if held is not None and held.node is node else None, size)
-            if flags & (SetAttr.MODE | SetAttr.UID | SetAttr.GID | SetAttr.KILL_SUIDGID):
-                self._set_owner(node, at, flags, (mode, uid, gid))
-            if flags & (SetAttr.ATIME | SetAttr.MTIME):
-                access = _time(flags, SetAttr.ATIME, SetAttr.ATIME_NOW, atime, atime_ns)
-                change = _time(flags, SetAttr.MTIME, SetAttr.MTIME_NOW, mtime, mtime_ns)
-                _set_times(
-                    at,
-                    (
-                        found.st_atime_ns if access is None else access,
-                        found.st_mtime_ns if change is None else change,
-                    ),
-                )
-            attributes = self.tree.attributes_of(node)
-        return protocol.attr_out(attributes, self._valid(node, attributes))
-
-    def _named_or_open(self, node: Node) -> Located | Descriptor:
-        """The file by a name, or what the guest has open of one that has none any more."""
-        try:
-            return self.tree.locate(node)
-        except Refused:
-            handles = node.open
-            if not handles:
-                raise
-            return handles[0].file
-
-    def _truncate(self, at: Located | Descriptor, handle: Handle | Listing | None, size: int) -> None:
-        if isinstance(handle, Handle) and handle.writable:
-            os.ftruncate(handle.file.number, size)
-        elif isinstance(at, Located):
-            file = beneath.open_file(at.parent, at.name, os.O_WRONLY)  # open for as long as it is held
-            os.ftruncate(file.number, size)
-        else:
-            os.ftruncate(at.number, size)
-
-    def _set_owner(
-        self, node: Node, at: Located | Descriptor, flags: SetAttr, wanted: tuple[int, int, int]
-    ) -> None:
-        shown = self.tree.attributes(node, at) if isinstance(at, Located) else self.tree.attributes_of(node)
-        bits = wanted[0] & 0o7777 if flags & SetAttr.MODE else shown.mode & 0o7777
-        if flags & SetAttr.KILL_SUIDGID or (
-            flags & (SetAttr.UID | SetAttr.GID) and not flags & SetAttr.MODE and stat.S_ISREG(shown.mode)
-        ):
-            bits = without_privileges(bits)
-        owner = Owner(
-            wanted[1] if flags & SetAttr.UID else shown.uid,
-            wanted[2] if flags & SetAttr.GID else shown.gid,
-            bits,
-        )
-        plain = bits_on_host(bits, folder=stat.S_ISDIR(shown.mode))
-        if not isinstance(at, Located):
-            os.fchmod(at.number, plain)
-            found = os.fstat(at.number)  # the last that is known of its owner goes with the file
-            node.owner = (found.st_ctime_ns, (owner.uid, owner.gid, owner.bits))
-            return
-        if not stat.S_ISLNK(at.found.st_mode) and at.found.st_mode & 0o7777 != plain:
-            beneath.set_mode(at.parent, at.name, plain)
-        self.tree.owners.write(at.parent, at.name, at.found, owner)
-        node.owner = None  # where only the table holds it, no time on disk tells
-
     def _readlink(self, request: Request) -> Body:
         at = self.tree.locate(self.tree.node(request.node))
         return os.fsencode(os.readlink(at.name, dir_fd=at.parent.number))
@@ -425,10 +346,10 @@ class Operations:
         if not flags & TRUNCATE:
             file = self._opened(node, at, access)
         else:
-            with self.coherence.content(node, lambda: _look(at)):
+            with self.coherence.content(node, lambda: look(at)):
                 file = self._opened(node, at, access)
                 if how & protocol.OPEN_KILL_SUIDGID:
-                    self._set_owner(node, at, SetAttr.KILL_SUIDGID, (0, 0, 0))
+                    self._attributes.kill_privileges(node, at)
         number = self.handles.hold(Handle(node, file, writes))
         return protocol.OPEN_OUT.pack(number, protocol.FOPEN_KEEP_CACHE, 0)
 
@@ -480,8 +401,8 @@ class Operations:
         self.tree.writable(handle.node)
         with self._changing(handle):
             if how & protocol.WRITE_KILL_SUIDGID:
-                at = self._named_or_open(handle.node)
-                self._set_owner(handle.node, at, SetAttr.KILL_SUIDGID, (0, 0, 0))
+                at = self._attributes.named_or_open(handle.node)
+                self._attributes.kill_privileges(handle.node, at)
             if flags & APPEND and not how & protocol.WRITE_CACHE:
                 written = beneath.append(handle.file, data)
             else:
@@ -529,29 +450,3 @@ class Operations:
         with self._changing(target):
             copied = beneath.copy(source.file, start, target.file, offset, length)
         return struct.pack("<I4x", copied)
-
-
-def without_privileges(bits: int) -> int:
-    """A mode after a write: no set-uid, and no set-gid where the group may execute."""
-    return bits & ~(stat.S_ISUID | (stat.S_ISGID if bits & stat.S_IXGRP else 0))
-
-
-def _look(at: Located | Descriptor) -> os.stat_result:
-    return beneath.status(at.parent, at.name) if isinstance(at, Located) else os.fstat(at.number)
-
-
-def _time(flags: SetAttr, is_set: SetAttr, is_now: SetAttr, whole: int, rest: int) -> int | None:
-    """In nanoseconds; None for one that is to stay."""
-    if flags & is_now:
-        return time.time_ns()
-    if not flags & is_set:
-        return None
-    return (whole - (1 << 64) if whole >> 63 else whole) * 1_000_000_000 + rest  # before 1970: negative
-
-
-def _set_times(at: Located | Descriptor, times: tuple[int, int]) -> None:
-    """Access and change, in nanoseconds."""
-    if isinstance(at, Located):
-        os.utime(at.name, ns=times, dir_fd=at.parent.number, follow_symlinks=False)
-    else:
-        os.utime(at.number, ns=times)

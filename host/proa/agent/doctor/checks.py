@@ -17,6 +17,7 @@ from proa.images.store import Image
 from proa.link.stream import LinkStream
 from proa.model.doctor import CheckResult, Verdict, fail, named, ok, skip, warn
 from proa.model.errors import ProaError
+from proa.model.host_path import this_system, to_guest
 from proa.model.machine import MachineState, MachineStatus
 
 if TYPE_CHECKING:
@@ -144,6 +145,19 @@ async def _ports(patient: Patient) -> Verdict:
     return judge.ports(patient.attendant.ports() if patient.attendant else ())
 
 
+async def _shares(patient: Patient) -> Verdict:
+    if idle := judge.not_running(patient.status):
+        return idle
+    if patient.attendant is None:
+        return skip("there is no machine")
+    told = await patient.attendant.shares_status()
+    there = next((folder.path for folder in told.folders if not folder.problem), None)
+    if there is None:
+        return skip("no folder is shared")
+    answered = await facts.ask_share(patient.open, to_guest(there, this_system())) if told.mounted else None
+    return judge.shares(told, answered)
+
+
 @dataclass(frozen=True)
 class Check:
     """`hint` is the way out where a verdict names none of its own."""
@@ -163,6 +177,7 @@ CHECKS = (
     Check("names", _names, "look at: proa shell -- cat /etc/resolv.conf"),
     Check("outward", _outward, "is this computer online?"),
     Check("ports", _ports, "see them all: proa ports"),
+    Check("shares", _shares, "its last words: proa logs --source agent; then: proa restart"),
 )
 
 

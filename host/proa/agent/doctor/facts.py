@@ -36,6 +36,14 @@ async def look_up(open_stream: Open, host: str) -> str:
     )
 
 
+async def ask_share(open_stream: Open, folder: str) -> float | None:
+    """Seconds until the guest has looked at a shared folder, with its process's start; None: it has not."""
+    argv = ["sh", "-c", 'timeout "$2" stat -c %i -- "$1" >/dev/null; echo $?', "sh", folder, LOOK_UP]
+    before = time.monotonic()
+    status = (await command_output(open_stream, argv, ASK_TIMEOUT)).strip()
+    return time.monotonic() - before if status == b"0" else None
+
+
 async def reach(open_stream: Open, target: Target) -> str:
     """Why a TCP connection from the guest does not come about; it is closed at once, nothing is sent."""
     host = f"[{target.host}]" if ":" in target.host else target.host

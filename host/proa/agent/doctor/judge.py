@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from proa.drivers.base import DriverInfo
 from proa.link.control import GuestStatus, clock_off
+from proa.model.api import SharesStatus
 from proa.model.doctor import Verdict, fail, ok, skip, warn
 from proa.model.machine import MachineState, MachineStatus, PublishedPort
 from proa.model.sizes import GIB, MIB
@@ -132,6 +133,21 @@ def _targets(what: str, urls: list[Any]) -> tuple[Target, ...]:
         if host and len(host) < 256 and host.isprintable():
             found.append(Target(what, host, port or (HTTP if parts.scheme == "http" else HTTPS)))
     return tuple(dict.fromkeys(found))[:MOST_TARGETS]
+
+
+def shares(status: SharesStatus, round_trip: float | None) -> Verdict:
+    """`round_trip` is in seconds, None where the guest got no answer about a folder."""
+    missing = next((folder for folder in status.folders if folder.problem), None)
+    if not status.mounted:
+        return fail("the machine has none of this computer's folders", "")
+    if round_trip is None:
+        return fail("the machine asks for this computer's folders and gets no answer", "")
+    if status.problem:
+        hint = "those are slower, and who watches them in a container hears nothing; see: proa shares"
+        return warn(f"not all folders can be watched: {status.problem}", hint)
+    if missing is not None:
+        return warn(f"{missing.path}: {missing.problem}", "see: proa shares")
+    return ok(f"they answer within {1000 * round_trip:.0f} ms; changes of {status.watches} of them are told")
 
 
 def names(wanted: Target | None, problem: str) -> Verdict:

@@ -8,6 +8,7 @@ from proa.agent.doctor import judge
 from proa.agent.doctor.judge import Target
 from proa.drivers.base import DriverInfo
 from proa.link.control import DiskStatus, GuestStatus, ServiceStatus
+from proa.model.api import SharedFolder, SharesStatus
 from proa.model.doctor import CheckState
 from proa.model.machine import EngineInfo, MachineState, MachineStatus, PublishedPort
 from proa.model.problem import Problem
@@ -116,6 +117,20 @@ def test_names_and_outward_are_warnings_with_words() -> None:
     assert blocked.state is WARN and "refused" in blocked.message
     assert Target("x", "10.0.2.2", 1).is_address and Target("x", "::1", 1).is_address
     assert not target.is_address
+
+
+def test_shares() -> None:
+    def told(**changes: Any) -> SharesStatus:
+        folder = SharedFolder(path="/home/me", writable=True, problem=changes.pop("missing", ""))
+        return SharesStatus(**{"folders": (folder,), "mounted": True, "watches": 7, **changes})
+
+    fine = judge.shares(told(), 0.012)
+    assert fine.state is OK and "12 ms" in fine.message and "7 of them" in fine.message
+    assert judge.shares(told(), None).state is FAIL
+    assert judge.shares(told(mounted=False), None).state is FAIL
+    limit = judge.shares(told(problem="fs.inotify.max_user_watches: the system's limit is reached"), 0.01)
+    assert limit.state is WARN and "max_user_watches" in limit.message
+    assert judge.shares(told(missing="it is not there"), 0.01).state is WARN
 
 
 def test_ports() -> None:
