@@ -62,12 +62,14 @@ class Process:
     def _carry_out(self, message: dict[str, Any], handles: list[int]) -> dict[str, Any]:
         if message["op"] == "config":
             self._tree.allow(_allowed(message))
-            self._tree.owners.keep = message["owner"] == "keep"
+            kept, self._tree.owners.keep = self._tree.owners.keep, message["owner"] == "keep"
             if self._state is None:
                 self._begin(Path(message["state"]), fresh=bool(message["fresh"]))
             else:
                 self._operations.handles.follow_shares()
                 self._operations.coherence.shares_changed()
+                if kept != self._tree.owners.keep:
+                    self._operations.coherence.owners_changed()
             return {"done": True}
         if message["op"] == "stream" and handles:
             stream = socket.socket(fileno=handles.pop())

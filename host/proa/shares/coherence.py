@@ -115,6 +115,11 @@ class Coherence:
             self.follow(changes)
             self._since = began
 
+    def owners_changed(self) -> None:
+        """Every file may look otherwise to the guest from here on."""
+        for node in self._tree.nodes.all():
+            self._outbox.inode(node, content=False)
+
     def shares_changed(self) -> None:
         """What is not shared any more is not to be seen any more, wherever the guest keeps it."""
         for node in self._tree.nodes.all():

@@ -1,7 +1,7 @@
 """What the guest is told without asking: what it is not to trust any more, and what to repeat.
 
-A name is told once, however often it changes before the guest has taken it in; so what waits is bounded
-by what the guest knows, and repeats by a number.
+A name is told once, however often it changes before the guest has taken it in; so what waits is bounded by
+how many names there are in the folders that the guest knows, and repeats by a number.
 """
 
 from __future__ import annotations

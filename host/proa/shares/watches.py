@@ -46,6 +46,8 @@ class Watches:
             return
         folder = node.identity[2] == stat.S_IFDIR >> 12
         try:
+            if not self.watcher.tells_all(node.identity[0]):
+                return
             watch = self.watcher.watch(parent.number, name, folder=folder)
         except TooManyWatchesError as error:
             self._full, self.problem = True, str(error.strerror)

@@ -18,6 +18,13 @@ _EVENT = struct.Struct("iIII")  # linux/inotify.h, struct inotify_event: watch, 
 _ROOM = 256 << 10  # bytes of one read: some thousand events
 # linux/inotify.h: what may be asked for besides kinds of changes.
 _ONLY_FOLDERS, _NO_LINK, _NOT_UNLINKED = 0x01000000, 0x02000000, 0x04000000
+# File systems whose changes are made on other computers, too; and any in user space, for who knows.
+_ELSEWHERE = frozenset(
+    (
+        "9p", "afs", "beegfs", "ceph", "cifs", "coda", "drvfs", "gfs2", "glusterfs", "lustre", "ncpfs", "nfs",
+        "nfs4", "ocfs2", "orangefs", "prl_fs", "smb3", "smbfs", "vboxsf", "virtiofs", "vmhgfs",
+    )
+)  # fmt: skip
 _ALL = CONTENT | NAMES | Kind.SELF_DELETED | Kind.SELF_MOVED
 
 
@@ -27,6 +34,7 @@ class Inotify:
         self._handle = self._library.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
         if self._handle < 0:
             raise _last_error("inotify")
+        self._elsewhere: dict[int, bool] = {}  # device: somebody else may write there
         self._poll = select.poll()
         self._poll.register(self._handle, select.POLLIN)
 
@@ -38,6 +46,12 @@ class Inotify:
         if number < 0:
             raise _last_error("fs.inotify.max_user_watches")
         return number
+
+    def tells_all(self, device: int) -> bool:
+        if device not in self._elsewhere:
+            table = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
+            self._elsewhere[device] = is_elsewhere(table, device)
+        return not self._elsewhere[device]
 
     def unwatch(self, watch: int) -> None:
         self._library.inotify_rm_watch(self._handle, watch)  # fails for one that has ended by itself
@@ -53,6 +67,20 @@ class Inotify:
 
     def close(self) -> None:
         os.close(self._handle)
+
+
+def is_elsewhere(table: str, device: int) -> bool:
+    """Whether others than this kernel may write to a file system, by /proc/self/mountinfo (proc(5)).
+
+    What is not in the table is a part of one that is (a subvolume of btrfs has a number of its own).
+    """
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    for line in table.splitlines():
+        words = line.split(" ")
+        if len(words) > 6 and words[2] == wanted and "-" in words:
+            kind = words[words.index("-", 6) + 1]
+            return kind in _ELSEWHERE or kind == "fuse" or kind.startswith("fuse.")
+    return False
 
 
 def parse(data: bytes) -> list[Change]:

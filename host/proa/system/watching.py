@@ -56,6 +56,9 @@ class Watcher(Protocol):
         Raises OSError, and TooManyWatchesError of it.
         """
 
+    def tells_all(self, device: int) -> bool:
+        """Whether it hears of all changes on a file system (stat(2)'s number): others may write there too."""
+
     def unwatch(self, watch: int) -> None: ...
 
     def read(self, timeout: float) -> list[Change]:

@@ -63,15 +63,20 @@ def test_the_hosts_later_word_on_rights_counts(mount: ShareMount, host: Path) ->
 
 
 def test_files_are_the_users_where_that_is_set(mount: ShareMount, host: Path) -> None:
+    (mount.path(host) / "before").write_text("x")
+    os.chown(mount.path(host) / "before", 999, 999)
+    assert (mount.path(host) / "before").stat().st_uid == 999
     mount.owner = "user"
     mount.configure()
     try:
         (mount.path(host) / "a").write_text("x")
         os.chown(mount.path(host) / "a", 999, 999)
         assert (mount.path(host) / "a").stat().st_uid == os.geteuid()
+        assert soon(lambda: (mount.path(host) / "before").stat().st_uid == os.geteuid())
     finally:
         mount.owner = "keep"
         mount.configure()
+    assert soon(lambda: (mount.path(host) / "before").stat().st_uid == 999)
 
 
 # -- changes on the host ---------------------------------------------------------------------------
