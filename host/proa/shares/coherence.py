@@ -19,7 +19,7 @@ from contextlib import contextmanager
 assert sys.platform != "win32"  # as proa.system.beneath
 
 from proa.shares.nodes import Node, Place
-from proa.shares.notices import Outbox
+from proa.shares.notices import Outbox, or_end
 from proa.shares.protocol import Refused
 from proa.shares.tree import Tree, identity
 from proa.shares.watches import stamp
@@ -29,11 +29,11 @@ from proa.system.watching import CONTENT, NAMES, Change, Kind
 log = logging.getLogger("proa.shares")
 
 PATIENCE = 0.005  # seconds that the second half of a move may come later than the first
-IDLE = 60.0  # seconds; the loop looks whether it is to end
+IDLE = 60.0  # seconds without a change after which it is known that nothing was missed
 
 
 class Coherence:
-    """Belongs to one thread, `run`'s, but for what the guest's own changes are announced with."""
+    """Belongs to one thread of its own, but for what the guest's own changes are announced with."""
 
     def __init__(self, tree: Tree, outbox: Outbox) -> None:
         self._tree = tree
@@ -107,13 +107,14 @@ class Coherence:
     def _run(self) -> None:
         watcher = self._watches.watcher
         assert watcher is not None
-        while True:
-            began = time.time_ns()
-            changes = watcher.read(IDLE)
-            if changes and changes[-1].kind & Kind.MOVED_FROM:
-                changes += watcher.read(PATIENCE)
-            self.follow(changes)
-            self._since = began
+        with or_end("changes of this computer's folders"):
+            while True:
+                began = time.time_ns()
+                changes = watcher.read(IDLE)
+                if changes and changes[-1].kind & Kind.MOVED_FROM:
+                    changes += watcher.read(PATIENCE)
+                self.follow(changes)
+                self._since = began
 
     def owners_changed(self) -> None:
         """Every file may look otherwise to the guest from here on."""
@@ -245,6 +246,8 @@ class Coherence:
         node = self._forget_place(place)
         if node is not None and kind & Kind.DELETED and not node.places:
             self._tree.nodes.ended(node)  # the next file with its number is another one
+        elif kind & Kind.FOLDER and kind & Kind.MOVED_FROM:
+            self._tree.nodes.let_go_all()  # it may lie outside of all shares now, with all that is in it
         self._outbox.removed(*place, node or self._stand_in(kind))
         self._outbox.entry(*place)  # only now: the guest is not to take in meanwhile that it has gone
 

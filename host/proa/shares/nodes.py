@@ -222,3 +222,10 @@ class Nodes:
         with self._lock:
             node.folder = None
             self._folders.pop(node.number, None)
+
+    def let_go_all(self) -> None:
+        """Drop all folders' descriptors: each is found again by its place, if it still has one."""
+        with self._lock:
+            for node in self._folders.values():
+                node.folder = None
+            self._folders.clear()

@@ -11,7 +11,8 @@ import os
 import stat
 import threading
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from proa.shares import protocol
@@ -55,6 +56,19 @@ class Repeat:
     def body(self) -> bytes:
         to = (self.to[0].number, self.to[1]) if self.to is not None else (0, b"")
         return protocol.repeat(self.number, self.folder.number, self.name, to, self.steps)
+
+
+@contextmanager
+def or_end(what: str) -> Iterator[None]:
+    """Without this thread the guest would trust what is not true any more: then rather no server at all.
+
+    The agent starts another, which has the guest forget everything.
+    """
+    try:
+        yield
+    except Exception:
+        log.exception("%s are not followed any more, so this server ends", what)
+        os._exit(70)  # EX_SOFTWARE of sysexits.h
 
 
 _Key = tuple[str, int, bytes]
@@ -243,22 +257,26 @@ class Outbox:
     # -- sending ------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        while True:
+        with or_end("notices to the guest"):
+            while True:
+                self._tell_next()
+
+    def _tell_next(self) -> None:
+        with self._ready:
+            self._ready.wait_for(self._something)
+            send, item = self._send, self._take()
+            self.told += 1
+        assert send is not None
+        try:
+            if isinstance(item, Repeat):
+                send(Notice.REPEAT, item.body)
+            else:
+                send(item[0], _body(item))
+        except OSError as error:
+            log.debug("a notice waits for the next stream: %s", error)
             with self._ready:
-                self._ready.wait_for(self._something)
-                send, item = self._send, self._take()
-                self.told += 1
-            assert send is not None
-            try:
-                if isinstance(item, Repeat):
-                    send(Notice.REPEAT, item.body)
-                else:
-                    send(item[0], _body(item))
-            except OSError as error:
-                log.debug("a notice waits for the next stream: %s", error)
-                with self._ready:
-                    if self._send is send:
-                        self._send = None
+                if self._send is send:
+                    self._send = None
 
     def _something(self) -> bool:
         if self._send is None or len(self._under_way) >= WINDOW:

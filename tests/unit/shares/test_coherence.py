@@ -288,6 +288,24 @@ def test_events_never_come_twice_nor_from_the_guest_itself(mount: ShareMount, ho
     events.close()
 
 
+def test_a_folder_that_leaves_its_share_cannot_be_changed_any_more(mount: ShareMount, host: Path) -> None:
+    """Not even by who has it open, nor deep in it."""
+    (host / "in/deep").mkdir(parents=True)
+    outside = mount.folder / "outside"
+    inside = os.open(mount.path(host) / "in/deep", os.O_RDONLY)
+    os.close(os.open("own", os.O_CREAT | os.O_WRONLY, dir_fd=inside))
+    (host / "in").rename(outside)
+    mount.settled()
+    with pytest.raises(OSError):
+        os.open("new", os.O_CREAT | os.O_WRONLY, dir_fd=inside)
+    os.close(inside)
+    assert os.listdir(outside / "deep") == ["own"]
+    outside.rename(host / "back")
+    assert soon(lambda: os.listdir(mount.path(host) / "back/deep") == ["own"])
+    (mount.path(host) / "back/deep/new").write_text("x")
+    assert (host / "back/deep/new").read_text() == "x"
+
+
 # -- sleep and faults ------------------------------------------------------------------------------
 
 
