@@ -22,6 +22,7 @@ import struct
 import sys
 import threading
 
+from proa_guest.anticipated import Anticipated
 from proa_guest.commands import spawn
 from proa_guest.repeat import Repeater
 
@@ -46,8 +47,8 @@ READ_AHEAD = 1024  # KiB; a kernel's own choice of 128 makes eight requests of o
 MS_NOSUID, MS_NODEV, MS_NOATIME = 2, 4, 1024  # linux/mount.h
 NOTIFY_RESEND = 7  # linux/fuse.h
 HEAD = struct.Struct("<IiQ")
-# Of ours: a notice that is no kernel's, and what the relay itself sends to the host.
-NOTIFY_REPEAT = 0x5001
+# Of ours: notices that are no kernel's, and what the relay itself sends to the host.
+NOTIFY_REPEAT, NOTIFY_ANTICIPATED = 0x5001, 0x5002
 HELLO, TOLD, REPEATED = 0x50520001, 0x50520002, 0x50520003
 REQUEST = struct.Struct("<IIQQIIIHH")
 GETXATTR, ENODATA = 22, 61  # linux/fuse.h, asm-generic/errno.h
@@ -169,6 +170,7 @@ class Relay:
         self._lock = threading.Lock()
         self._there = threading.Condition(self._lock)
         self._stream: socket.socket | None = None
+        self._anticipated = Anticipated()  # `_lock` is held until the kernel has got what it says
         self.ended = threading.Event()  # the mount is gone
         threading.Thread(target=self._from_kernel, name="from the kernel", daemon=True).start()
         threading.Thread(target=self._tell, name="notices", daemon=True).start()
@@ -181,6 +183,7 @@ class Relay:
             stream.sendall(_own_request(HELLO, self._repeater.pid))
         with self._lock:
             before, self._stream = self._stream, stream
+            self._anticipated.clear()
             self._there.notify_all()
         if before is not None:
             _end(before)
@@ -221,24 +224,34 @@ class Relay:
                 self._log(f"the mount has ended: {error.strerror}")
                 self.ended.set()
                 return
-            if buffer[4] == GETXATTR and self._refused_here(view[:size]):
+            if self._answered_here(view[:size]):
                 continue
             stream = self._current()
+            with self._lock:
+                unused = self._anticipated.forgotten()
             try:
                 with self._sending:
-                    stream.sendall(view[:size])
+                    stream.sendall(unused + view[:size] if unused else view[:size])
             except OSError as error:
                 self._log(f"the host's stream broke: {error.strerror}")
                 self._lost(stream)
 
-    def _refused_here(self, request: memoryview) -> bool:
-        """Answer what the host could only refuse; False for what it is to decide."""
+    def _answered_here(self, request: memoryview) -> bool:
+        """Answer what the host has told already, or could only refuse; False for what it is to decide."""
         _, op, unique, *_ = REQUEST.unpack_from(request)
-        start = REQUEST.size + 8  # of the name
-        if op != GETXATTR or request[start : start + len(NEVER_THERE)] != NEVER_THERE:
-            return False
-        with contextlib.suppress(FileNotFoundError):
-            os.write(self._device, HEAD.pack(HEAD.size, -ENODATA, unique))
+        start = REQUEST.size + 8  # of an attribute's name
+        if op == GETXATTR and request[start : start + len(NEVER_THERE)] == NEVER_THERE:
+            with contextlib.suppress(FileNotFoundError):
+                os.write(self._device, HEAD.pack(HEAD.size, -ENODATA, unique))
+            return True
+        with self._lock:
+            answer = self._anticipated.answer(request, self._repeater.pid)
+            if answer is None:
+                return False
+            try:
+                os.write(self._device, answer)
+            except FileNotFoundError:
+                self._anticipated.not_wanted(answer)
         return True
 
     def _from_host(self, stream: socket.socket) -> None:
@@ -271,13 +284,24 @@ class Relay:
             if end - start < length:
                 break
             if unique == 0:
-                self._notices.put((stream, bytes(view[start : start + length])))
+                self._notice(stream, bytes(view[start : start + length]))
             else:
+                with self._lock:
+                    self._anticipated.replied(unique)
                 # ENOENT: nobody waits for this answer any more.
                 with contextlib.suppress(FileNotFoundError):
                     os.write(self._device, view[start : start + length])
             start += length
         return start
+
+    def _notice(self, stream: socket.socket, notice: bytes) -> None:
+        with self._lock:
+            if HEAD.unpack_from(notice)[1] == NOTIFY_ANTICIPATED:
+                if stream is self._stream:  # else nobody tells of what changes it
+                    self._anticipated.take(notice[HEAD.size :])
+                return
+            self._anticipated.not_true(notice)
+        self._notices.put((stream, notice))
 
     def _tell(self) -> None:
         """Write each notice to the kernel, or have it repeated, and tell the host so on its own stream."""

@@ -56,6 +56,9 @@ class Coherence:
         with self._own:
             for key in keys:
                 self._being_made[key] = self._being_made.get(key, 0) + 1
+            for folder, _, _ in changes:
+                folder.renaming += 1
+                folder.version = object()
         try:
             yield
         except BaseException:
@@ -68,17 +71,22 @@ class Coherence:
                     self._being_made[key] -= 1
                     if not self._being_made[key]:
                         del self._being_made[key]
+                for folder, _, _ in changes:
+                    folder.renaming -= 1
+                    folder.version = object()
 
     @contextmanager
     def content(self, node: Node, found: Callable[[], os.stat_result]) -> Iterator[None]:
         """The guest changes content or attributes in this block; `found` is how it looks afterwards."""
         with self._own:
             node.changing += 1
+            node.changed()
         try:
             yield
         finally:
             with self._own:
                 node.changing -= 1
+                node.changed()
                 try:
                     node.own = stamp(found())
                 except (OSError, Refused):

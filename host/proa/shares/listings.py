@@ -86,6 +86,8 @@ class Listings:
             if len(out) + len(entry) > room:
                 break
             out += entry
+        else:
+            _all_read(node, every)
         return bytes(out)
 
     def read_plus(self, request: Request) -> Body:
@@ -98,7 +100,10 @@ class Listings:
             if len(out) + length > room:
                 break
             entry, inode, mode = nothing, 1 << 62 | place, stat.S_IFDIR
-            if name not in (b".", b".."):
+            known = folder.names.get(name) if folder.watch else None
+            if known is not None:  # an answer without a node: the guest keeps what it has
+                inode, mode = self._tree.inode_of(known), known.identity[2] << 12
+            elif name not in (b".", b".."):
                 try:
                     node, attributes = self._tree.look_up(folder, name)
                 except (OSError, Refused):
@@ -109,4 +114,11 @@ class Listings:
                     attributes.mode,
                 )
             out += entry + protocol.dirent(inode, place, name, mode)
+        else:
+            _all_read(folder, every)
         return bytes(out)
+
+
+def _all_read(folder: Node, every: list[Entry]) -> None:
+    """The guest asks once more, to be told that nothing is left."""
+    folder.listing, folder.end = None, every[-1][0]

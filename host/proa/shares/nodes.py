@@ -65,6 +65,18 @@ class Node:
     told: Stamp | None = None  # the last that the guest was told of it
     own: Stamp | None = None  # how the guest's own last change left it
     changing: int = 0  # changes of the guest's that are under way
+    # Of a folder: another object with each change in it; names being changed by the guest; up to which name
+    # the guest was told without asking.
+    version: object = None
+    renaming: int = 0
+    ahead: bytes = b""
+    end: int = 0  # behind which place of its listing nothing is left; 0: not known
+
+    def changed(self) -> None:
+        """What somebody has just read of it, or of the folders it is in, is not to be told any more."""
+        self.version = object()
+        for folder, _ in tuple(self.places):
+            folder.version = self.version
 
 
 class Nodes:

@@ -153,12 +153,14 @@ class Outbox:
         """The name is not to be trusted; with `expire` it may well be the same file."""
         flags = protocol.EXPIRE_ONLY if expire else 0
         key = ("entry", folder.number, name)
+        folder.version = object()
         with self._ready:
             self._waiting[key] = self._waiting.get(key, flags) & flags
             self._ready.notify_all()
 
     def inode(self, node: Node, *, content: bool) -> None:
         key = ("inode", node.number, b"")
+        node.changed()
         with self._ready:
             self._waiting[key] = self._waiting.get(key, 0) | content
             self._ready.notify_all()

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 assert sys.platform != "win32"  # as proa.system.beneath
 
 from proa.shares import protocol
+from proa.shares.anticipation import Ahead, Anticipation
 from proa.shares.attributes import Attributes, look
 from proa.shares.coherence import Coherence
 from proa.shares.extended import Extended
@@ -41,6 +42,7 @@ class Operations:
         self.outbox = Outbox()
         self.coherence = Coherence(tree, self.outbox)
         self.repeats = Repeats(tree, self.outbox, self._entry)
+        self.anticipation = Anticipation(tree, self.outbox, self._entry, self._valid)
         self.handles = Handles(tree)
         self._attributes = Attributes(tree, self.handles, self.coherence, self._valid)
         listings = Listings(tree, self.handles, self._entry)
@@ -94,6 +96,10 @@ class Operations:
         if work is None:
             raise Refused("ENOTTY" if request.op == Op.IOCTL else "ENOSYS")
         return work(request)
+
+    def ahead(self, request: Request) -> Ahead | None:
+        """What is to be told along with the answer to a request that ended well."""
+        return self.anticipation.after(request) if request.pid != self.repeats.pid else None
 
     def hear_changes(self, pid: int) -> None:
         """The guest can be told of changes; the process `pid` there repeats them."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import errno
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 MAJOR, MINOR, LEAST_MINOR = 7, 40, 31
@@ -23,6 +24,7 @@ OUT_HEADER = struct.Struct("<IiQ")
 INVAL_INODE_OUT = struct.Struct("<Qqq")
 INVAL_ENTRY_OUT = struct.Struct("<Q2I")
 REPEAT_OUT = struct.Struct("<3Q3H2x")
+ANTICIPATED_OUT = struct.Struct("<3Q2I")
 INIT_IN = struct.Struct("<4I")
 INIT_OUT = struct.Struct("<4I2H2I2H2I24x")
 ATTR = struct.Struct("<6Q10I")
@@ -91,6 +93,7 @@ class Notice(enum.IntEnum):
     INVAL_INODE = 2
     INVAL_ENTRY = 3
     REPEAT = 0x5001
+    ANTICIPATED = 0x5002
 
 
 class InitFlag(enum.IntFlag):
@@ -333,3 +336,18 @@ def repeat(number: int, folder: int, name: bytes, to: tuple[int, bytes], steps: 
     """What the relay is to do in the mount; its answer is REPEATED with the same number."""
     head = REPEAT_OUT.pack(number, folder, to[0], len(name), len(to[1]), len(steps))
     return head + name + to[1] + steps
+
+
+def anticipated(
+    unique: int, folder: int, attributes: bytes, end: int, entries: Sequence[tuple[bytes, bytes]]
+) -> bytes:
+    """What the guest will ask for next.
+
+    The folder's `attr_out`, or nothing; behind which place of its listing nothing is left, or 0; names with
+    their `entry_out`.
+    It goes with the reply to the request `unique`. The relay reads it: guest/proa_guest/anticipated.py.
+    """
+    parts = [ANTICIPATED_OUT.pack(unique, folder, end, len(entries), len(attributes)), attributes]
+    for name, entry in entries:
+        parts += (entry, len(name).to_bytes(2, "little"), name)
+    return b"".join(parts)

@@ -18,9 +18,10 @@ from collections.abc import Callable
 assert sys.platform != "win32"  # as proa.system.beneath
 
 from proa.shares import protocol
+from proa.shares.anticipation import Ahead, Anticipation
 from proa.shares.handles import Body
 from proa.shares.operations import Operations
-from proa.shares.protocol import FrameError, InitFlag, Op, Refused, Request
+from proa.shares.protocol import FrameError, InitFlag, Notice, Op, Refused, Request
 
 log = logging.getLogger("proa.shares")
 
@@ -173,9 +174,16 @@ class Channel:
             self._end += taken
         return True
 
+    def write_ahead(self, unique: int, body: Body, ahead: Ahead, anticipation: Anticipation) -> None:
+        """Send a reply, and before it what was anticipated, if that is still true now. Raises OSError."""
+        with self._writing:
+            known = anticipation.body(ahead)
+            frames = _head(0, Notice.ANTICIPATED, known) + known if known else b""
+            self._stream.sendall(frames + _head(unique, 0, body) + body)
+
     def write(self, unique: int, number: int, body: Body) -> None:
         """Send a reply, or a notice (`unique` 0, `number` its code negated). Raises OSError."""
-        head = protocol.OUT_HEADER.pack(protocol.OUT_HEADER.size + len(body), -number, unique)
+        head = _head(unique, -number, body)
         with self._writing:
             if len(body) < 4096:
                 self._stream.sendall(head + body)
@@ -189,6 +197,10 @@ class Channel:
             self._stream.shutdown(socket.SHUT_RDWR)  # wakes who reads
         self._stream.close()
         self.turn.end()
+
+
+def _head(unique: int, number: int, body: Body) -> bytes:
+    return protocol.OUT_HEADER.pack(protocol.OUT_HEADER.size + len(body), number, unique)
 
 
 class Server:
@@ -274,7 +286,10 @@ class Server:
             raise
         if once:
             self.answers.end(request.unique, number, bytes(body or b""))
-        if body is not None:
+        ahead = self._operations.ahead(request) if not number else None
+        if ahead is not None and body is not None:
+            channel.write_ahead(request.unique, body, ahead, self._operations.anticipation)
+        elif body is not None:
             channel.write(request.unique, number, body)
 
     def _hear(self, channel: Channel, request: Request) -> None:

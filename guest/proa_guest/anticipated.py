@@ -1,0 +1,211 @@
+"""What the host has told of its folders before it was asked, which is answered here, without a round trip.
+
+An answer is given once, for then the kernel keeps it itself. It must be as good as the host's own, so it is
+dropped as soon as it might not be: when the host says that something changed, and when the kernel asks for
+anything that may change it, or shows that it knows the file by another way. What is dropped unused is
+reported to the host as forgotten, for the host has counted it as known.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import OrderedDict
+
+HEAD = struct.Struct("<IiQ")
+REQUEST = struct.Struct("<IIQQIIIHH")
+# The request that it goes with, folder, end of its listing or 0, count of names, length of attributes.
+PUSHED = struct.Struct("<3Q2I")
+NAME = struct.Struct("<H")
+ANSWER = 128  # bytes: fuse_entry_out of linux/fuse.h
+NODE = struct.Struct("<Q")
+BATCH = struct.Struct("<II")
+FORGOTTEN = struct.Struct("<QQ")
+RESENT = 1 << 63
+MOST = 16384  # names that are kept
+MOST_FOLDERS = 1024  # whose attributes are
+RETURNED = 128  # nodes in one report; fewer wait for the next
+
+# linux/fuse.h
+LOOKUP, FORGET, GETATTR, SETATTR, SYMLINK, MKNOD, MKDIR, UNLINK, RMDIR, RENAME, LINK = (
+    1, 2, 3, 4, 6, 8, 9, 10, 11, 12, 13,
+)  # fmt: skip
+SETXATTR, REMOVEXATTR, READDIR, CREATE, BATCH_FORGET, READDIRPLUS, RENAME2 = 21, 24, 28, 35, 42, 44, 45
+INVAL_INODE, INVAL_ENTRY = 2, 3
+# Where the name begins in the body of what changes a folder; RENAME's come after another folder's number.
+_NAME_AT = {SYMLINK: 0, MKNOD: 16, MKDIR: 8, UNLINK: 0, RMDIR: 0, LINK: 8, CREATE: 16}
+_RENAMES = {RENAME: 8, RENAME2: 16}
+_CHANGES = frozenset((SETATTR, SETXATTR, REMOVEXATTR, *_NAME_AT, *_RENAMES))
+_ASKS = frozenset((LOOKUP, GETATTR, READDIR, READDIRPLUS))
+
+
+class Anticipated:
+    """Not safe for several threads: an answer must reach the kernel before anything later from the host."""
+
+    def __init__(self) -> None:
+        self._folders: OrderedDict[int, dict[bytes, bytes]] = OrderedDict()  # name to answer
+        self._places: dict[int, tuple[int, bytes]] = {}  # node to where it is in `_folders`
+        self._attributes: dict[int, bytes] = {}  # of folders
+        self._ends: dict[int, int] = {}  # behind which place of a folder's listing nothing is left
+        self._changing: dict[int, tuple[int, ...]] = {}  # requests under way, and which folders they change
+        self._unused: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    # -- from the kernel ----------------------------------------------------------------------
+
+    def answer(self, request: memoryview, never_for: int = 0) -> bytes | None:
+        """The whole reply, where it is known; else the host is to be asked, as always for that process."""
+        _, op, unique, node, _, _, pid, _, _ = REQUEST.unpack_from(request)
+        if op in _ASKS:
+            if pid != never_for and not unique & RESENT:
+                found = self._known(op, node, request)
+                if found is not None:
+                    return HEAD.pack(HEAD.size + len(found), 0, unique) + found
+        elif op == BATCH_FORGET:
+            if self._places:
+                for number, _ in FORGOTTEN.iter_unpack(_whole(request[REQUEST.size + BATCH.size :])):
+                    self._drop(number)
+            return None
+        if op != LOOKUP and node in self._places:
+            self._drop(node)
+        if op in _CHANGES:
+            self._changes(op, unique, node, request)
+        return None
+
+    def _known(self, op: int, node: int, request: memoryview) -> bytes | None:
+        """The body of the reply."""
+        if op == LOOKUP:
+            return self._named(node, _names(request, 0, 1)[0])
+        if op == GETATTR:
+            return self._attributes.pop(node, None)
+        if self._ends and self._ends.get(node) == NODE.unpack_from(request, REQUEST.size + 8)[0]:
+            del self._ends[node]
+            return b""
+        return None
+
+    def _named(self, folder: int, name: bytes) -> bytes | None:
+        """The answer, which is given only once."""
+        names = self._folders.get(folder)
+        found = names.pop(name, None) if names else None
+        if found is not None:
+            del self._places[NODE.unpack_from(found)[0]]
+            if not names:
+                del self._folders[folder]
+        return found
+
+    def not_wanted(self, reply: bytes) -> None:
+        """Nobody waited any more for what `answer` gave."""
+        if len(reply) == HEAD.size + ANSWER:
+            self._unused += NODE.unpack_from(reply, HEAD.size)
+
+    def _changes(self, op: int, unique: int, node: int, request: memoryview) -> None:
+        """What is known of what it changes is not to be trusted, nor is anything told before it is done."""
+        folders: tuple[int, ...] = (node,)
+        if op in _NAME_AT:
+            self._drop_name(node, _names(request, _NAME_AT[op], 1)[0])
+        elif op in _RENAMES:
+            [other] = NODE.unpack_from(request, REQUEST.size)
+            folders = (node, other)
+            old, new = _names(request, _RENAMES[op], 2)
+            self._drop_name(node, old)
+            self._drop_name(other, new)
+            self._attributes.clear()  # what is moved may be a folder too
+        self._changing[unique & ~RESENT] = folders
+        for folder in folders:
+            self._drop_folder(folder)
+
+    # -- from the host ------------------------------------------------------------------------
+
+    def replied(self, unique: int) -> None:
+        """The host has answered this request itself."""
+        if self._changing:
+            self._changing.pop(unique & ~RESENT, None)
+
+    def not_true(self, notice: bytes) -> None:
+        """The host tells the kernel that something has changed."""
+        _, code, _ = HEAD.unpack_from(notice)
+        [node] = NODE.unpack_from(notice, HEAD.size)
+        if code == INVAL_INODE:
+            self._drop(node)
+            self._drop_folder(node)
+        elif code == INVAL_ENTRY:
+            self._drop_name(node, bytes(notice[HEAD.size + 16 : -1]))
+
+    def take(self, body: bytes) -> None:
+        """Keep what comes along with the answer to a request."""
+        unique, folder, end, count, length = PUSHED.unpack_from(body)
+        start = PUSHED.size + length
+        own = unique & ~RESENT
+        unsure = any(folder in folders for number, folders in self._changing.items() if number != own)
+        if length and not unsure:
+            if len(self._attributes) >= MOST_FOLDERS:
+                self._attributes.clear()
+                self._ends.clear()
+            self._attributes[folder] = body[PUSHED.size : start]
+            if end:
+                self._ends[folder] = end
+        for _ in range(count):
+            answer = body[start : start + ANSWER]
+            [size] = NAME.unpack_from(body, start + ANSWER)
+            name = body[start + ANSWER + NAME.size :][:size]
+            start += ANSWER + NAME.size + size
+            [node] = NODE.unpack_from(answer)
+            if unsure or node in self._places:
+                self._unused.append(node)
+                continue
+            self._drop_name(folder, name)
+            self._folders.setdefault(folder, {})[name] = answer
+            self._places[node] = (folder, name)
+        while len(self._places) > MOST:
+            _, names = self._folders.popitem(last=False)
+            for answer in names.values():
+                [node] = NODE.unpack_from(answer)
+                del self._places[node]
+                self._unused.append(node)
+
+    # -- what is not true any more ------------------------------------------------------------
+
+    def clear(self) -> None:
+        """Nothing is told of changes any more."""
+        self._unused += self._places
+        self._folders.clear()
+        self._places.clear()
+        self._attributes.clear()
+        self._ends.clear()
+        self._changing.clear()
+
+    def forgotten(self, *, all_of_them: bool = False) -> bytes:
+        """A request that tells the host of what was dropped unused; empty while it is not worth one."""
+        if not self._unused or (len(self._unused) < RETURNED and not all_of_them):
+            return b""
+        nodes, self._unused = self._unused[:RETURNED], self._unused[RETURNED:]
+        body = BATCH.pack(len(nodes), 0) + b"".join(FORGOTTEN.pack(node, 1) for node in nodes)
+        return REQUEST.pack(REQUEST.size + len(body), BATCH_FORGET, 0, 0, 0, 0, 0, 0, 0) + body
+
+    def _drop_folder(self, folder: int) -> None:
+        self._attributes.pop(folder, None)
+        self._ends.pop(folder, None)
+
+    def _drop(self, node: int) -> None:
+        place = self._places.pop(node, None)
+        if place is not None:
+            names = self._folders[place[0]]
+            del names[place[1]]
+            if not names:
+                del self._folders[place[0]]
+            self._unused.append(node)
+
+    def _drop_name(self, folder: int, name: bytes) -> None:
+        names = self._folders.get(folder)
+        found = names.get(name) if names else None
+        if found is not None:
+            self._drop(NODE.unpack_from(found)[0])
+
+
+def _names(request: memoryview, offset: int, count: int) -> list[bytes]:
+    return bytes(request[REQUEST.size + offset :]).split(b"\0", count)[:count]
+
+
+def _whole(body: memoryview) -> memoryview:
+    return body[: len(body) // FORGOTTEN.size * FORGOTTEN.size]

@@ -1,0 +1,281 @@
+"""Answers told ahead: each is given once, and never after anything that may have made it untrue."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from proa_guest import anticipated
+from proa_guest.anticipated import (
+    BATCH_FORGET,
+    CREATE,
+    FORGET,
+    GETATTR,
+    INVAL_ENTRY,
+    INVAL_INODE,
+    LINK,
+    LOOKUP,
+    MKDIR,
+    MKNOD,
+    MOST,
+    READDIR,
+    READDIRPLUS,
+    REMOVEXATTR,
+    RENAME,
+    RENAME2,
+    RESENT,
+    RETURNED,
+    RMDIR,
+    SETATTR,
+    SETXATTR,
+    SYMLINK,
+    UNLINK,
+    Anticipated,
+)
+
+FOLDER, OTHER = 7, 8
+OPEN = 14
+ATTRIBUTES = b"a" * 104
+
+
+def request(op: int, node: int = FOLDER, body: bytes = b"", *, unique: int = 2, pid: int = 1) -> memoryview:
+    head = anticipated.REQUEST.pack(anticipated.REQUEST.size + len(body), op, unique, node, 0, 0, pid, 0, 0)
+    return memoryview(bytearray(head + body))
+
+
+def look(name: bytes, folder: int = FOLDER, **more: int) -> memoryview:
+    return request(LOOKUP, folder, name + b"\0", **more)
+
+
+def listing(op: int, at: int) -> memoryview:
+    return request(op, FOLDER, struct.pack("<QQI", 5, at, 4096))
+
+
+def entry(node: int) -> bytes:
+    return struct.pack("<Q", node).ljust(anticipated.ANSWER, b"e")
+
+
+def pushed(
+    *entries: tuple[int, bytes], folder: int = FOLDER, attributes: bytes = b"", end: int = 0, unique: int = 99
+) -> bytes:
+    parts = [anticipated.PUSHED.pack(unique, folder, end, len(entries), len(attributes)), attributes]
+    for node, name in entries:
+        parts.append(entry(node) + struct.pack("<H", len(name)) + name)
+    return b"".join(parts)
+
+
+def notice(code: int, body: bytes) -> bytes:
+    return anticipated.HEAD.pack(anticipated.HEAD.size + len(body), code, 0) + body
+
+
+def forgotten(here: Anticipated) -> set[int]:
+    """What is reported to the host as dropped."""
+    report = here.forgotten(all_of_them=True)
+    if not report:
+        return set()
+    size, op, *_ = anticipated.REQUEST.unpack_from(report)
+    assert (size, op) == (len(report), BATCH_FORGET)
+    [count, _] = anticipated.BATCH.unpack_from(report, anticipated.REQUEST.size)
+    start = anticipated.REQUEST.size + anticipated.BATCH.size
+    nodes = list(anticipated.FORGOTTEN.iter_unpack(report[start:]))
+    assert len(nodes) == count and all(times == 1 for _, times in nodes)
+    return {node for node, _ in nodes}
+
+
+@pytest.fixture
+def here() -> Anticipated:
+    """It knows two files of a folder, its attributes, and where its listing ends."""
+    found = Anticipated()
+    found.take(pushed((10, b"one"), (11, b"two"), attributes=ATTRIBUTES, end=4))
+    return found
+
+
+# -- answers ---------------------------------------------------------------------------------------
+
+
+def test_each_answer_is_given_once(here: Anticipated) -> None:
+    answer = here.answer(look(b"one", unique=6))
+    assert answer == anticipated.HEAD.pack(144, 0, 6) + entry(10)
+    assert here.answer(look(b"one")) is None
+    assert here.answer(request(GETATTR)) == anticipated.HEAD.pack(120, 0, 2) + ATTRIBUTES
+    assert here.answer(request(GETATTR)) is None
+    assert here.answer(listing(READDIRPLUS, 3)) is None, "not the end"
+    assert here.answer(listing(READDIRPLUS, 4)) == anticipated.HEAD.pack(16, 0, 2)
+    assert here.answer(listing(READDIR, 4)) is None
+    assert here.answer(look(b"two")) is not None
+    assert forgotten(here) == set(), "the kernel has got them"
+    assert len(here) == 0
+
+
+def test_others_are_asked_of_the_host(here: Anticipated) -> None:
+    assert here.answer(look(b"on")) is None
+    assert here.answer(look(b"one", OTHER)) is None
+    assert here.answer(request(GETATTR, OTHER)) is None
+    assert here.answer(look(b"one", pid=5), never_for=5) is None, "it repeats what the host did"
+    assert here.answer(look(b"one", unique=2 | RESENT)) is None, "the host may have answered it"
+    assert here.answer(look(b"one")) is not None
+
+
+def test_an_answer_that_nobody_waited_for_is_given_back(here: Anticipated) -> None:
+    answer = here.answer(look(b"one"))
+    assert answer is not None
+    here.not_wanted(answer)
+    assert forgotten(here) == {10}
+    attributes = here.answer(request(GETATTR))
+    assert attributes is not None
+    here.not_wanted(attributes)
+    assert forgotten(here) == set()
+
+
+# -- what makes them untrue ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "gone"),
+    (
+        pytest.param(notice(INVAL_ENTRY, struct.pack("<Q2I", FOLDER, 3, 0) + b"one\0"), {10}, id="name"),
+        pytest.param(notice(INVAL_ENTRY, struct.pack("<Q2I", OTHER, 3, 0) + b"one\0"), set(), id="elsewhere"),
+        pytest.param(notice(INVAL_INODE, struct.pack("<Qqq", 11, 0, 0)), {11}, id="file"),
+    ),
+)
+def test_the_host_says_that_something_changed(here: Anticipated, said: bytes, gone: set[int]) -> None:
+    here.not_true(said)
+    assert forgotten(here) == gone
+    assert (here.answer(look(b"one")) is None) == (10 in gone)
+    assert (here.answer(look(b"two")) is None) == (11 in gone)
+
+
+def test_the_host_says_that_the_folder_changed(here: Anticipated) -> None:
+    here.not_true(notice(INVAL_INODE, struct.pack("<Qqq", FOLDER, 0, 0)))
+    assert here.answer(request(GETATTR)) is None
+    assert here.answer(listing(READDIR, 4)) is None
+    assert here.answer(look(b"one")) is not None, "a change of a name in it is told apart"
+
+
+@pytest.mark.parametrize(
+    ("op", "body"),
+    (
+        (SYMLINK, b"one\0target\0"),
+        (MKNOD, bytes(16) + b"one\0"),
+        (MKDIR, bytes(8) + b"one\0"),
+        (UNLINK, b"one\0"),
+        (RMDIR, b"one\0"),
+        (LINK, struct.pack("<Q", 20) + b"one\0"),
+        (CREATE, bytes(16) + b"one\0"),
+        (RENAME, struct.pack("<Q", OTHER) + b"one\0three\0"),
+        (RENAME2, struct.pack("<Q2I", OTHER, 0, 0) + b"one\0three\0"),
+    ),
+)
+def test_the_guest_changes_a_folder(here: Anticipated, op: int, body: bytes) -> None:
+    here.take(pushed((12, b"three"), folder=OTHER))
+    assert here.answer(request(op, body=body, unique=30)) is None
+    renames = op in (RENAME, RENAME2)
+    assert forgotten(here) == ({10, 12} if renames else {10})
+    assert here.answer(look(b"one")) is None
+    assert here.answer(request(GETATTR)) is None
+    assert here.answer(listing(READDIRPLUS, 4)) is None
+    assert here.answer(look(b"two")) is not None, "it is as it was"
+
+    here.take(pushed((13, b"four"), attributes=ATTRIBUTES))
+    assert here.answer(look(b"four")) is None, "it may have been read before the change"
+    assert here.answer(request(GETATTR)) is None
+    assert forgotten(here) == {13}
+    if renames:
+        here.take(pushed((14, b"four"), folder=OTHER))
+        assert forgotten(here) == {14}
+    here.take(pushed(attributes=ATTRIBUTES, unique=30))
+    assert here.answer(request(GETATTR)) is not None, "it came with the answer to the change itself"
+    here.replied(30)
+    here.take(pushed((13, b"four")))
+    assert here.answer(look(b"four")) is not None
+
+
+@pytest.mark.parametrize("op", (SETATTR, SETXATTR, REMOVEXATTR, OPEN, FORGET))
+def test_a_file_that_the_kernel_knows_already(here: Anticipated, op: int) -> None:
+    assert here.answer(request(op, 10)) is None
+    assert here.answer(look(b"one")) is None
+    assert forgotten(here) == {10}
+
+
+def test_files_that_the_kernel_forgets_together(here: Anticipated) -> None:
+    body = anticipated.BATCH.pack(2, 0) + struct.pack("<4Q", 10, 1, 50, 3)
+    assert here.answer(request(BATCH_FORGET, 0, body)) is None
+    assert forgotten(here) == {10}
+
+
+def test_the_folders_own_attributes_are_set(here: Anticipated) -> None:
+    assert here.answer(request(SETATTR, unique=30)) is None
+    assert here.answer(request(GETATTR)) is None
+    here.take(pushed(attributes=ATTRIBUTES))
+    assert here.answer(request(GETATTR)) is None
+    here.replied(30)
+    here.take(pushed(attributes=ATTRIBUTES))
+    assert here.answer(request(GETATTR)) is not None
+
+
+def test_a_change_that_is_sent_again_ends_with_its_answer(here: Anticipated) -> None:
+    here.answer(request(UNLINK, body=b"one\0", unique=30))
+    here.clear()
+    here.answer(request(UNLINK, body=b"one\0", unique=30 | RESENT))
+    here.take(pushed(attributes=ATTRIBUTES, unique=30 | RESENT))
+    assert here.answer(request(GETATTR)) is not None
+    here.replied(30 | RESENT)
+    here.take(pushed(attributes=ATTRIBUTES))
+    assert here.answer(request(GETATTR)) is not None
+
+
+def test_a_new_stream(here: Anticipated) -> None:
+    here.clear()
+    assert here.answer(look(b"one")) is None
+    assert here.answer(request(GETATTR)) is None
+    assert here.answer(listing(READDIR, 4)) is None
+    assert forgotten(here) == {10, 11}
+
+
+def test_another_file_under_the_same_name(here: Anticipated) -> None:
+    here.take(pushed((12, b"one")))
+    assert forgotten(here) == {10}
+    assert here.answer(look(b"one")) == anticipated.HEAD.pack(144, 0, 2) + entry(12)
+
+
+def test_a_second_name_of_a_file_is_not_kept(here: Anticipated) -> None:
+    here.take(pushed((10, b"second")))
+    assert here.answer(look(b"second")) is None
+    assert forgotten(here) == {10}
+    assert here.answer(look(b"one")) is not None
+
+
+# -- bounds ----------------------------------------------------------------------------------------
+
+
+def test_the_oldest_folders_are_dropped_when_it_is_too_much() -> None:
+    here = Anticipated()
+    each = 200
+    for folder in range(MOST // each + 2):
+        first = 1000 + folder * each
+        here.take(pushed(*((first + n, b"%d" % n) for n in range(each)), folder=folder + 1))
+        assert len(here) <= MOST
+    assert here.answer(look(b"0", 1)) is None
+    assert here.answer(look(b"0", MOST // each + 2)) is not None
+    assert 1000 in forgotten(here)
+
+
+def test_folders_are_bounded_too() -> None:
+    here = Anticipated()
+    for folder in range(anticipated.MOST_FOLDERS + 1):
+        here.take(pushed(folder=folder + 1, attributes=ATTRIBUTES, end=1))
+    assert here.answer(request(GETATTR, 1)) is None
+    assert here.answer(request(GETATTR, anticipated.MOST_FOLDERS + 1)) is not None
+
+
+def test_reports_wait_until_they_are_worth_one() -> None:
+    here = Anticipated()
+    count = RETURNED * 2 + 1
+    here.take(pushed(*((100 + n, b"%d" % n) for n in range(count))))
+    here.answer(request(BATCH_FORGET, 0, anticipated.BATCH.pack(1, 0) + struct.pack("<2Q", 100, 1)))
+    assert here.forgotten() == b""
+    here.clear()
+    assert len(here.forgotten()) and len(here.forgotten())
+    assert here.forgotten() == b""
+    assert forgotten(here) == {100 + count - 1}

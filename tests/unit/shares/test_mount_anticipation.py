@@ -1,0 +1,190 @@
+"""What the guest is told before it asks: it costs fewer requests, and is never older than an answer."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from proa.shares.anticipation import MOST
+from tests.support.share_mounts import ShareMount, soon
+
+pytestmark = [pytest.mark.timeout(60)]
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[ShareMount]:
+    """One for each test: what the guest knows already is not told ahead."""
+    (tmp_path / "root").mkdir()
+    found = ShareMount(tmp_path, {tmp_path / "root": True})
+    found.open()
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+@pytest.fixture
+def host(mount: ShareMount) -> Path:
+    """A folder of the host's that the guest knows nothing of."""
+    folder = next(iter(mount.roots)) / "folder"
+    folder.mkdir()
+    return folder
+
+
+def asked(mount: ShareMount) -> int:
+    """How many requests the server has had."""
+    return int(mount.order({"op": "status"})["asked"])
+
+
+def files(folder: Path, count: int) -> list[str]:
+    names = [f"file{number:05}" for number in range(count)]
+    for name in names:
+        (folder / name).write_text(name)
+    return names
+
+
+def test_a_cold_folder_of_files_costs_one_request(mount: ShareMount, host: Path) -> None:
+    names = files(host, 100)
+    top = os.open(mount.path(host), os.O_RDONLY)
+    before = asked(mount)
+    for name in names:
+        assert os.stat(name, dir_fd=top).st_size == len(name)
+    assert asked(mount) - before == 1
+    os.close(top)
+
+
+def test_a_large_folder_is_told_in_parts(mount: ShareMount, host: Path) -> None:
+    names = files(host, 3 * MOST)
+    top = os.open(mount.path(host), os.O_RDONLY)
+    before = asked(mount)
+    for name in names:
+        assert stat.S_ISREG(os.stat(name, dir_fd=top).st_mode)
+    # On a busy machine a part ends early, as the answer waits for it.
+    assert asked(mount) - before <= len(names) / 10
+    os.close(top)
+
+
+def test_a_listing_that_is_read_to_its_end_costs_no_request_to_find_it(mount: ShareMount, host: Path) -> None:
+    names = files(host, 50)
+    top = os.open(mount.path(host), os.O_RDONLY)
+    before = asked(mount)
+    assert sorted(os.listdir(top)) == names
+    os.stat(".", dir_fd=top)
+    assert asked(mount) - before <= 2  # OPENDIR is answered by none
+    os.close(top)
+
+
+def test_a_new_file_costs_no_look_at_its_folder(mount: ShareMount, host: Path) -> None:
+    top = os.open(mount.path(host), os.O_RDONLY)
+    os.listdir(top)
+    for number in range(20):
+        before = asked(mount)
+        os.close(os.open(f"new{number}", os.O_CREAT | os.O_WRONLY, dir_fd=top))
+        told = os.stat(".", dir_fd=top)
+        assert told.st_mtime_ns == host.stat().st_mtime_ns
+        assert asked(mount) - before <= 4  # LOOKUP, CREATE, FLUSH, RELEASE
+    os.close(top)
+
+
+def test_files_told_ahead_are_the_hosts_at_once(mount: ShareMount, host: Path) -> None:
+    files(host, 8)
+    guest = mount.path(host)
+    assert (guest / "file00000").read_text() == "file00000"  # the others are told with it
+    (host / "file00001").write_text("longer than before")
+    (host / "file00002").unlink()
+    os.chmod(host / "file00003", 0o600)
+    (host / "new").write_text("in its place")
+    os.replace(host / "new", host / "file00004")
+    os.replace(host / "file00005", host / "moved")
+    (host / "file00006").unlink()
+    (host / "file00006").mkdir()
+    mount.settled()
+    assert (guest / "file00001").read_text() == "longer than before"
+    assert not (guest / "file00002").exists()
+    assert stat.S_IMODE((guest / "file00003").stat().st_mode) == 0o600
+    assert (guest / "file00004").read_text() == "in its place"
+    assert not (guest / "file00005").exists() and (guest / "moved").read_text() == "file00005"
+    assert (guest / "file00006").is_dir()
+    assert (guest / "file00007").read_text() == "file00007"
+
+
+def test_files_told_ahead_are_changed_by_the_guest(mount: ShareMount, host: Path) -> None:
+    files(host, 8)
+    guest = mount.path(host)
+    assert (guest / "file00000").read_text() == "file00000"
+    os.rename(guest / "file00001", guest / "file00002")
+    assert (guest / "file00002").read_text() == "file00001" and not (guest / "file00001").exists()
+    os.unlink(guest / "file00003")
+    assert not (guest / "file00003").exists()
+    os.link(guest / "file00004", guest / "second")
+    assert (guest / "file00004").stat().st_nlink == 2 == (guest / "second").stat().st_nlink
+    (guest / "file00005").write_text("")
+    assert (guest / "file00005").stat().st_size == 0
+    (guest / "file00006").write_text("now here")
+    os.replace(guest / "file00006", guest / "file00007")
+    assert (guest / "file00007").read_text() == "now here" == (host / "file00007").read_text()
+
+
+def test_what_the_host_changes_all_the_time_is_never_told_late(mount: ShareMount, host: Path) -> None:
+    """Whatever is told while a file changes, the last change counts."""
+    for number in range(20):
+        folder = host / f"{number}"
+        folder.mkdir()
+        names = files(folder, 20)
+        guest = mount.path(folder)
+        os.listdir(mount.path(host))
+        begun = threading.Event()
+
+        def change(folder: Path = folder, names: list[str] = names, begun: threading.Event = begun) -> None:
+            begun.set()
+            for name in reversed(names):
+                (folder / name).write_text("changed " + name)
+
+        changing = threading.Thread(target=change)
+        changing.start()
+        begun.wait(5)
+        for name in names:
+            os.stat(guest / name)
+        changing.join(10)
+        for name in names:
+            told = guest / name
+            assert soon(lambda told=told, name=name: told.read_text() == "changed " + name), name  # type: ignore[misc]
+            assert told.stat().st_size == len("changed " + name)
+
+
+def test_a_second_name_on_the_host_is_not_told_ahead(mount: ShareMount, host: Path) -> None:
+    """It may be changed where nobody looks."""
+    files(host, 4)
+    (host / "elsewhere").mkdir()
+    os.link(host / "file00002", host / "elsewhere/second")
+    guest = mount.path(host)
+    top = os.open(guest, os.O_RDONLY)
+    os.stat("file00000", dir_fd=top)
+    before = asked(mount)
+    os.stat("file00001", dir_fd=top)
+    assert asked(mount) == before
+    os.stat("file00002", dir_fd=top)
+    assert asked(mount) == before + 1
+    os.close(top)
+
+
+def test_what_was_told_and_not_used_is_given_back(mount: ShareMount, host: Path) -> None:
+    names = files(host, 250)
+    guest = mount.path(host)
+    before = mount.order({"op": "status"})["nodes"]
+    os.stat(guest / names[0])
+    assert mount.order({"op": "status"})["nodes"] > before + 200
+    mount.connect()  # nothing is told ahead any more
+    # They are reported many at once.
+    assert soon(lambda: not (guest / "none").exists() and _nodes(mount) < before + 140)
+    for name in names:
+        assert (guest / name).read_text() == name
+
+
+def _nodes(mount: ShareMount) -> int:
+    return int(mount.order({"op": "status"})["nodes"])
