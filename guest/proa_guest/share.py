@@ -51,7 +51,8 @@ HEAD = struct.Struct("<IiQ")
 NOTIFY_REPEAT, NOTIFY_ANTICIPATED = 0x5001, 0x5002
 HELLO, TOLD, REPEATED = 0x50520001, 0x50520002, 0x50520003
 REQUEST = struct.Struct("<IIQQIIIHH")
-GETXATTR, ENODATA = 22, 61  # linux/fuse.h, asm-generic/errno.h
+# linux/fuse.h, asm-generic/errno.h
+GETXATTR, IOCTL, ENOTTY, ENODATA = 22, 39, 25, 61
 NEVER_THERE = (
     b"security."  # attributes that the host refuses, and that the kernel asks for with each new file
 )
@@ -240,9 +241,14 @@ class Relay:
         """Answer what the host has told already, or could only refuse; False for what it is to decide."""
         _, op, unique, *_ = REQUEST.unpack_from(request)
         start = REQUEST.size + 8  # of an attribute's name
+        refused = 0
         if op == GETXATTR and request[start : start + len(NEVER_THERE)] == NEVER_THERE:
+            refused = ENODATA
+        elif op == IOCTL:
+            refused = ENOTTY  # asked for with each file that is opened, to see if it is a terminal
+        if refused:
             with contextlib.suppress(FileNotFoundError):
-                os.write(self._device, HEAD.pack(HEAD.size, -ENODATA, unique))
+                os.write(self._device, HEAD.pack(HEAD.size, -refused, unique))
             return True
         with self._lock:
             answer = self._anticipated.answer(request, self._repeater.pid)

@@ -91,6 +91,18 @@ def test_a_new_file_costs_no_look_at_its_folder(mount: ShareMount, host: Path) -
     os.close(top)
 
 
+def test_reading_a_file_costs_what_it_must(mount: ShareMount, host: Path) -> None:
+    names = files(host, 20)
+    top = os.open(mount.path(host), os.O_RDONLY)
+    os.stat(names[0], dir_fd=top)
+    before = asked(mount)
+    for name in names:
+        with open(name, opener=lambda path, flags: os.open(path, flags, dir_fd=top)) as file:
+            assert file.read() == name
+    assert asked(mount) - before <= 3 * len(names) + 1  # OPEN, READ, RELEASE; FLUSH once
+    os.close(top)
+
+
 def test_files_told_ahead_are_the_hosts_at_once(mount: ShareMount, host: Path) -> None:
     files(host, 8)
     guest = mount.path(host)
