@@ -240,7 +240,15 @@ def _node(certificates: bytes) -> Recipe:
         "library/node",
         "18",
         ("nodejs", "busybox-static"),
-        ("bin/busybox", "usr/bin/node", "usr/share/nodejs/*"),
+        # Modules that npm brings, Rollup for one, are linked with libraries that Node.js itself is not.
+        (
+            "bin/busybox",
+            "usr/bin/node",
+            "usr/share/nodejs/*",
+            "lib/*/libdl.so.2",
+            "lib/*/librt.so.1",
+            "lib/*/libpthread.so.0",
+        ),
         {
             "Env": [_PATH, "NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt"],
             "Cmd": ["node"],
