@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import api, commands, mounts, save, setup, sleep, starts
+from tests.bench import api, commands, guest_mounts, mounts, save, setup, sleep, starts
 from tests.bench.figures import Figure, table
 from tests.bench.world import World
 from tests.support.homes import REPOSITORY
@@ -24,6 +24,7 @@ PROGRAMS: dict[str, Program] = {
     "api": api.measure,
     "save": save.measure,
     "mounts": mounts.measure,
+    "guest-mounts": guest_mounts.measure,
     "make-up": setup.measure,
 }
 RESULT = REPOSITORY / "build/bench.json"

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support import elf
+from tests.support.caches import cache_folder
 from tests.support.commands import run
 from tests.support.recipes import File, Recipe, recipes
 
@@ -72,6 +73,21 @@ def build_all(folder: Path, say: Callable[[str], None]) -> tuple[BuiltImage, ...
         os.utime(image.layer.parent)
     _forget_unused(folder)
     return images
+
+
+def save(repository: str, archive: Path, say: Callable[[str], None]) -> None:
+    """Write one of them as `docker load` takes it, under the name that Docker Hub's would have."""
+    image = next(
+        image for image in build_all(cache_folder("test-images"), say) if image.repository == repository
+    )
+    name = f"{image.repository.removeprefix('library/')}:{image.tag}"
+    listed = [{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
+    with tarfile.open(archive, "w") as out:
+        for path, data in (("manifest.json", json.dumps(listed).encode()), ("config.json", image.config)):
+            info = tarfile.TarInfo(path)
+            info.size = len(data)
+            out.addfile(info, io.BytesIO(data))
+        out.add(image.layer, "layer.tar")
 
 
 def _cached(recipe: Recipe, folder: Path, say: Callable[[str], None]) -> BuiltImage:

@@ -7,13 +7,10 @@ end of its first process is the end of all. It reaches no network; images come i
 from __future__ import annotations
 
 import contextlib
-import io
-import json
 import os
 import secrets
 import shutil
 import subprocess
-import tarfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -91,17 +88,8 @@ class NativeEngine:
 
     def load(self, repository: str) -> None:
         """Put one of the test images in, under the name that Docker Hub's would have."""
-        images = debian_images.build_all(cache_folder("test-images"), print)
-        image = next(image for image in images if image.repository == repository)
-        name = image.repository.removeprefix("library/")
-        listed = [{"Config": "config.json", "RepoTags": [f"{name}:{image.tag}"], "Layers": ["layer.tar"]}]
         archive = self.folder / f"{secrets.token_hex(4)}.tar"
-        with tarfile.open(archive, "w") as out:
-            for path, data in (("manifest.json", json.dumps(listed).encode()), ("config.json", image.config)):
-                info = tarfile.TarInfo(path)
-                info.size = len(data)
-                out.addfile(info, io.BytesIO(data))
-            out.add(image.layer, "layer.tar")
+        debian_images.save(repository, archive, print)
         run([str(self.docker), "load", "-i", str(archive)], timeout=120, env=self.environ()).check()
         archive.unlink()
 

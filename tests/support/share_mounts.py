@@ -119,7 +119,7 @@ class ShareMount:
         before: dict[str, Any] = {}
         while same < 3:
             assert time.monotonic() < end, before
-            now = self.order({"op": "status"})
+            now = {**self.order({"op": "status"}), "rate": 0, "slowest": None}
             same = same + 1 if now["quiet"] and now == before else 0
             before = now
             time.sleep(0.02)  # what the watcher has yet to read cannot be asked for

@@ -23,7 +23,7 @@ from proa.machine.sleep.clock import ClockWatch
 from proa.machine.sleep.idle import IdleClock, Use
 from proa.machine.sleep.images import SavedPort
 from proa.machine.store import MachineStore
-from proa.model.api import SharesStatus
+from proa.model.api import SharesStatus, SlowRequest
 from proa.model.errors import ProaError
 from proa.model.events import Emit, EventKind
 from proa.model.machine import MachineState, MachineStatus, PublishedPort
@@ -148,12 +148,15 @@ class Attendant:
     async def shares_status(self) -> SharesStatus:
         """Raises ProaError."""
         counts = await self.shares.status()
+        slowest = counts.get("slowest")
         return SharesStatus(
-            folders=await asyncio.to_thread(self._rules.folders),
+            folders=await asyncio.to_thread(self._rules.folders, counts.get("known", {})),
             mounted=self.shares.mounted.is_set(),
             known=counts.get("nodes", 0),
             open=counts.get("open", 0),
             asked=counts.get("asked", 0),
+            rate=counts.get("rate", 0.0),
+            slowest=SlowRequest(operation=slowest[0], seconds=slowest[1]) if slowest else None,
             watches=counts.get("watches", 0),
             events=counts.get("events", 0),
             problem=counts.get("problem", ""),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from proa.engine.mounts import HostMount, Target
@@ -38,13 +38,14 @@ class ShareRules:
         owner = self._config().setting("shares.owner")
         return Shared(tuple(roots.items()), tuple(dict.fromkeys(never)), owner)
 
-    def folders(self) -> tuple[SharedFolder, ...]:
-        """The same for a person, with those that are not there."""
+    def folders(self, known: Mapping[str, int]) -> tuple[SharedFolder, ...]:
+        """The same for a person, with those that are not there, and how many files of each are `known`."""
         found = []
         for share in shares.read(self._config().setting("shares.folders"), this_system()):
             path = Path(share.path).expanduser()
             problem = "" if path.is_dir() else "there is no such folder"
-            found.append(SharedFolder(path=str(path), writable=share.writable, problem=problem))
+            count = known.get(os.path.realpath(path), 0)
+            found.append(SharedFolder(path=str(path), writable=share.writable, problem=problem, known=count))
         return tuple(found)
 
     def targets(self, wanted: Sequence[HostMount]) -> dict[str, Target]:

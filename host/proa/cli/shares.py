@@ -38,15 +38,23 @@ def _show(machine: str | None, as_json: bool) -> None:
         click.echo(msgspec.json.format(msgspec.json.encode(status)).decode())
         return
     rows = [
-        (folder.path, "read and write" if folder.writable else "read only", folder.problem or "ok")
+        (
+            folder.path,
+            "read and write" if folder.writable else "read only",
+            folder.problem or "ok",
+            str(folder.known) if status.mounted else "-",
+        )
         for folder in status.folders
     ]
-    click.echo(table(("FOLDER", "MODE", "STATE"), rows))
+    click.echo(table(("FOLDER", "MODE", "STATE", "FILES KNOWN"), rows))
     if status.mounted:
         click.echo(
-            f"\nthe machine knows {status.known} of their files, has {status.open} open and asked"
-            f" {status.asked} times; {status.watches} are watched, {status.events} changes were told"
+            f"\nthe machine has {status.open} of their files open and asked {status.asked} times,"
+            f" {status.rate:.0f} a second now; {status.watches} are watched, {status.events} changes told"
         )
+        if status.slowest is not None:
+            slowest = status.slowest
+            click.echo(f"slowest of the last minute: {slowest.operation}, {1000 * slowest.seconds:.1f} ms")
         if status.problem:
             click.echo(f"problem: {status.problem}")
     else:

@@ -56,6 +56,14 @@ class SharedFolder(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     writable: bool
     problem: str = ""  # why it cannot be had
+    known: int = 0  # files and folders of it that the guest knows, and need not ask for again
+
+
+class SlowRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A request of the guest's that took long."""
+
+    operation: str  # FUSE's name for it in small letters: lookup, read, fsync …
+    seconds: float
 
 
 class SharesStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +74,8 @@ class SharesStatus(msgspec.Struct, frozen=True, kw_only=True):
     known: int = 0  # files that the guest knows
     open: int = 0  # files and folders that are open in it
     asked: int = 0  # requests of the guest's since the server began
+    rate: float = 0.0  # of them in a second, over the last ten
+    slowest: SlowRequest | None = None  # of the last minute
     watches: int = 0  # folders and files whose changes on this computer are told to the guest
     events: int = 0  # changes that were told to those who watch there
     problem: str = ""  # why some are not told

@@ -17,6 +17,8 @@ import resource
 import socket
 import sys
 import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ assert sys.platform != "win32"  # as proa.system.beneath
 from proa.shares import state
 from proa.shares.nodes import Root
 from proa.shares.operations import Operations
+from proa.shares.protocol import Op
 from proa.shares.server import Server
 from proa.shares.tree import Allowed, Tree
 from proa.shares.watches import Watches
@@ -33,6 +36,7 @@ from proa.system.watching import open_watcher
 
 log = logging.getLogger("proa.shares")
 MOST_LINE = 1 << 20
+_OPS = frozenset(Op)
 
 
 class Process:
@@ -81,17 +85,27 @@ class Process:
         return {"failed": "there is no such order"}
 
     def _status(self) -> dict[str, Any]:
-        outbox = self._operations.outbox
+        outbox, tally = self._operations.outbox, self._server.tally
+        now = time.monotonic()
+        slowest = tally.slowest(now)
         return {
             "nodes": len(self._tree.nodes),
             "open": len(self._operations.handles.held),
-            "asked": self._server.asked,
+            "known": self._known(),
+            "asked": tally.asked,
+            "rate": tally.rate(now),
+            "slowest": (Op(slowest[0]).name.lower(), slowest[1]) if slowest and slowest[0] in _OPS else None,
             "watches": len(self._watches),
             "told": outbox.told,
             "events": outbox.repeated,
             "quiet": outbox.quiet(),
             "problem": self._watches.problem,
         }
+
+    def _known(self) -> dict[str, int]:
+        """How many files and folders of each share the guest knows."""
+        nodes = Counter(node.root.path for node in self._tree.nodes.all() if node.root is not None)
+        return {os.fsdecode(path): count for path, count in nodes.items()}
 
     def _begin(self, path: Path, *, fresh: bool) -> None:
         """Go on where the server before this one ended; it may just be about to."""

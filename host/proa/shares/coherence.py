@@ -29,7 +29,7 @@ from proa.system.watching import CONTENT, NAMES, Change, Kind
 log = logging.getLogger("proa.shares")
 
 PATIENCE = 0.005  # seconds that the second half of a move may come later than the first
-IDLE = 60.0  # seconds without a change after which it is known that nothing was missed
+IDLE = 10.0  # seconds without a change after which it is known that nothing was missed
 
 
 class Coherence:
@@ -119,6 +119,8 @@ class Coherence:
             while True:
                 began = time.time_ns()
                 changes = watcher.read(IDLE)
+                if not changes:
+                    self._tree.nodes.let_go_named()  # so a disk can be taken out where nobody works
                 if changes and changes[-1].kind & Kind.MOVED_FROM:
                     changes += watcher.read(PATIENCE)
                 self.follow(changes)
@@ -151,6 +153,9 @@ class Coherence:
             if change.kind & Kind.OVERFLOW:
                 self._overflow()
                 continue
+            if change.kind & Kind.MOUNTED:
+                self._mounted(change.name)
+                continue
             node = self._watches.node(change.watch)
             if node is None:
                 continue
@@ -165,6 +170,13 @@ class Coherence:
         log.warning("more changes than the system could tell of: looking at everything that the guest knows")
         self._watches.no_echoes()
         self.look_again(self._since)
+
+    def _mounted(self, path: bytes) -> None:
+        """Other folders than before are seen there; who watches one is told nothing of that."""
+        if self._tree.reaches(path):
+            log.info("%s is another file system now", os.fsdecode(path))
+            self._tree.nodes.let_go_all()
+            self.look_again(self._since)
 
     def _itself(self, node: Node, kind: Kind) -> None:
         """What is watched has changed, seen from itself; that it moves or goes, its folder tells too."""

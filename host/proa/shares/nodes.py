@@ -241,3 +241,11 @@ class Nodes:
             for node in self._folders.values():
                 node.folder = None
             self._folders.clear()
+
+    def let_go_named(self) -> None:
+        """The same without those that have none, and that the guest may still be in."""
+        with self._lock:
+            for node in list(self._folders.values()):
+                if node.places or node.is_top:
+                    node.folder = None
+                    del self._folders[node.number]

@@ -330,8 +330,9 @@ class Operations:
         node = self.tree.node(request.node)
         if node.root is None:
             return protocol.STATFS_OUT.pack(0, 0, 0, 0, 0, 4096, protocol.MAX_NAME, 4096)
-        at = self.tree.locate(node)
-        found = os.statvfs(at.parent.number)
+        folder = node.identity[2] == stat.S_IFDIR >> 12  # where a disk of its own may begin
+        at = self.tree.folder(node) if folder else self.tree.locate(node).parent
+        found = os.statvfs(at.number)
         return protocol.STATFS_OUT.pack(
             found.f_blocks, found.f_bfree, found.f_bavail, found.f_files, found.f_ffree,
             found.f_bsize, found.f_namemax, found.f_frsize,

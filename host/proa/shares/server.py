@@ -12,6 +12,7 @@ import logging
 import socket
 import sys
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -22,6 +23,7 @@ from proa.shares.anticipation import Ahead, Anticipation
 from proa.shares.handles import Body
 from proa.shares.operations import Operations
 from proa.shares.protocol import FrameError, InitFlag, Notice, Op, Refused, Request
+from proa.shares.tally import Tally
 
 log = logging.getLogger("proa.shares")
 
@@ -210,7 +212,7 @@ class Server:
         self._operations = operations
         self._count = threads
         self.answers = Answers()
-        self.asked = 0  # requests, for people
+        self.tally = Tally()
         self._channel: Channel | None = None
         self._threads: list[threading.Thread] = []
 
@@ -256,7 +258,6 @@ class Server:
                 if request.op in _OF_THE_RELAY:
                     self._hear(channel, request)  # before anything that comes after it
                     continue
-                self.asked += 1
                 if _takes_long(request):
                     channel.turn.give()
                     self._answer(channel, request)
@@ -278,12 +279,14 @@ class Server:
         if once and (known := self.answers.begin(request.unique)) is not None:
             channel.write(request.unique, *known)
             return
+        begun = time.monotonic()
         try:
             number, body = self._carry_out(request)
         except BaseException:
             if once:
                 self.answers.end(request.unique, protocol.linux_errno(None), b"")
             raise
+        self.tally.add(request.op, begun, time.monotonic())
         if once:
             self.answers.end(request.unique, number, bytes(body or b""))
         ahead = self._operations.ahead(request) if not number else None

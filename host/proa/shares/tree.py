@@ -6,12 +6,12 @@ import os
 import stat
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 assert sys.platform != "win32"  # as proa.system.beneath
 
-from proa.shares.nodes import Identity, Node, Nodes, Root
+from proa.shares.nodes import Identity, Node, Nodes, Place, Root
 from proa.shares.owners import Owner, Owners, bits_on_host
 from proa.shares.protocol import Attributes, Refused
 from proa.shares.watches import Watches, stamp
@@ -85,6 +85,14 @@ class Tree:
         """The share that begins there."""
         return self._guarded.roots.get(path)
 
+    def reaches(self, path: bytes) -> bool:
+        """Whether something of a share may lie there or below."""
+        return any(
+            (path + b"/").startswith(root.rstrip(b"/") + b"/")
+            or (root + b"/").startswith(path.rstrip(b"/") + b"/")
+            for root in self._guarded.roots
+        )
+
     # -- nodes to files -----------------------------------------------------------------------
 
     def node(self, number: int) -> Node:
@@ -117,15 +125,24 @@ class Tree:
             opened = self._proved(beneath.open_root(node.root.path), node)
             if opened is not None:
                 return opened
-        for place in reversed(tuple(node.places)):
+        for place, parent in self._places(node):
             try:
-                opened = self._proved(beneath.open_folder(self.folder(place[0]), place[1]), node)
+                opened = self._proved(beneath.open_folder(parent, place[1]), node)
             except (OSError, Refused):
                 opened = None
             if opened is not None:
                 return opened
             self.nodes.left(node, place)
         raise Refused("ESTALE")
+
+    def _places(self, node: Node) -> Iterator[tuple[Place, Descriptor]]:
+        """Where it was last seen. One in a folder that has gone may be true again once that is back."""
+        for place in reversed(tuple(node.places)):
+            try:
+                parent = self.folder(place[0])
+            except (OSError, Refused):
+                continue
+            yield place, parent
 
     def watched_folder(self, node: Node) -> Descriptor:
         """The folder, whose changes are told from here on if they can be. Raises OSError, Refused."""
@@ -145,11 +162,10 @@ class Tree:
         if node.is_top or (node.folder is not None and not node.places):
             folder = self.folder(node)
             return Located(folder, b".", beneath.status(folder, b"."))
-        for place in reversed(tuple(node.places)):
+        for place, parent in self._places(node):
             try:
-                parent = self.folder(place[0])
                 found = beneath.status(parent, place[1])
-            except (FileNotFoundError, NotADirectoryError, Refused):
+            except (FileNotFoundError, NotADirectoryError):
                 found = None
             if found is not None and identity(found) == node.identity:
                 return Located(parent, place[1], found)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
+import re
 import select
 import struct
 import sys
@@ -25,6 +27,9 @@ _ELSEWHERE = frozenset(
         "nfs4", "ocfs2", "orangefs", "prl_fs", "smb3", "smbfs", "vboxsf", "virtiofs", "vmhgfs",
     )
 )  # fmt: skip
+# Where `A` and `a` are one file, and its changes are told of one of the two only.
+_OF_ANY_CASE = frozenset(("exfat", "hfs", "hfsplus", "msdos", "vfat"))
+_MOUNTS = "/proc/self/mountinfo"  # proc(5); poll(2) tells of each change
 _ALL = CONTENT | NAMES | Kind.SELF_DELETED | Kind.SELF_MOVED
 
 
@@ -37,6 +42,9 @@ class Inotify:
         self._elsewhere: dict[int, bool] = {}  # device: somebody else may write there
         self._poll = select.poll()
         self._poll.register(self._handle, select.POLLIN)
+        self._mounts = os.open(_MOUNTS, os.O_RDONLY | os.O_CLOEXEC)
+        self._poll.register(self._mounts, select.POLLPRI)
+        self._mounted = mount_points(self._table())
 
     def watch(self, parent: int, name: bytes, *, folder: bool) -> int:
         # By the descriptor: a path could lead elsewhere by now.
@@ -49,28 +57,40 @@ class Inotify:
 
     def tells_all(self, device: int) -> bool:
         if device not in self._elsewhere:
-            table = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
-            self._elsewhere[device] = is_elsewhere(table, device)
+            self._elsewhere[device] = is_elsewhere(self._table(), device)
         return not self._elsewhere[device]
 
     def unwatch(self, watch: int) -> None:
         self._library.inotify_rm_watch(self._handle, watch)  # fails for one that has ended by itself
 
     def read(self, timeout: float) -> list[Change]:
-        if not self._poll.poll(timeout * 1000):
-            return []
-        try:
-            data = os.read(self._handle, _ROOM)
-        except BlockingIOError:
-            return []
-        return parse(data)
+        ready = {number for number, _ in self._poll.poll(timeout * 1000)}
+        found: list[Change] = []
+        if self._handle in ready:
+            with contextlib.suppress(BlockingIOError):
+                found = parse(os.read(self._handle, _ROOM))
+        if self._mounts in ready:
+            found += self._remounted()
+        return found
+
+    def _remounted(self) -> list[Change]:
+        before, self._mounted = self._mounted, mount_points(self._table())
+        self._elsewhere.clear()  # a device's number may be another's by now
+        return [Change(0, Kind.MOUNTED, point) for point, _ in sorted(before ^ self._mounted)]
+
+    def _table(self) -> str:
+        data = b""
+        while part := os.pread(self._mounts, _ROOM, len(data)):
+            data += part
+        return data.decode(errors="surrogateescape")
 
     def close(self) -> None:
         os.close(self._handle)
+        os.close(self._mounts)
 
 
 def is_elsewhere(table: str, device: int) -> bool:
-    """Whether others than this kernel may write to a file system, by /proc/self/mountinfo (proc(5)).
+    """Whether a file system changes in ways that inotify does not tell, by /proc/self/mountinfo (proc(5)).
 
     What is not in the table is a part of one that is (a subvolume of btrfs has a number of its own).
     """
@@ -79,8 +99,20 @@ def is_elsewhere(table: str, device: int) -> bool:
         words = line.split(" ")
         if len(words) > 6 and words[2] == wanted and "-" in words:
             kind = words[words.index("-", 6) + 1]
-            return kind in _ELSEWHERE or kind == "fuse" or kind.startswith("fuse.")
+            return kind in _ELSEWHERE or kind in _OF_ANY_CASE or kind == "fuse" or kind.startswith("fuse.")
     return False
+
+
+def mount_points(table: str) -> frozenset[tuple[bytes, str]]:
+    """Where something is mounted, and which mount: a path and its number in /proc/self/mountinfo."""
+    lines = [line.split(" ", 5) for line in table.splitlines()]
+    return frozenset((_unescaped(words[4]), words[0]) for words in lines if len(words) == 6)
+
+
+def _unescaped(path: str) -> bytes:
+    """Blanks and the like are written in octal there."""
+    plain = re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), path)
+    return os.fsencode(plain)
 
 
 def parse(data: bytes) -> list[Change]:

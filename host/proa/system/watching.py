@@ -24,6 +24,7 @@ class Kind(enum.IntFlag):
     DELETED = 0x200
     SELF_DELETED = 0x400
     SELF_MOVED = 0x800
+    MOUNTED = 0x2000  # `name` is a whole path, where another file system is from now on
     OVERFLOW = 0x4000  # more happened than could be told: look at everything
     ENDED = 0x8000  # the watch is gone, for what was watched is
     FOLDER = 0x40000000

@@ -10,7 +10,7 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("inotify is Linux'", allow_module_level=True)
 
-from proa.system.inotify import Inotify, is_elsewhere, parse
+from proa.system.inotify import Inotify, is_elsewhere, mount_points, parse
 from proa.system.watching import Change, Kind
 
 # proc(5): number, parent, device, root, place, options, optional fields, "-", kind, source, options.
@@ -20,15 +20,33 @@ TABLE = """\
 41 22 0:39 / /home/me/a\\040phone rw - fuse.sshfs phone:/ rw
 42 22 0:40 / /home/me/windows rw - fuseblk /dev/sdb1 rw
 43 22 0:41 / /home/me/odd-nfs rw - tmpfs - rw
+44 22 8:17 / /media/me/CAMERA rw - vfat /dev/sdb1 rw
 """
 
 
 @pytest.mark.parametrize(
     ("device", "elsewhere"),
-    (((8, 1), False), ((0, 38), True), ((0, 39), True), ((0, 40), False), ((0, 41), False), ((0, 99), False)),
+    (
+        ((8, 1), False),
+        ((0, 38), True),
+        ((0, 39), True),
+        ((0, 40), False),
+        ((0, 41), False),
+        ((0, 99), False),
+        ((8, 17), True),
+    ),
 )
-def test_where_others_write_too(device: tuple[int, int], elsewhere: bool) -> None:
+def test_where_not_all_is_told(device: tuple[int, int], elsewhere: bool) -> None:
     assert is_elsewhere(TABLE, os.makedev(*device)) is elsewhere
+
+
+def test_where_something_is_mounted() -> None:
+    points = mount_points(TABLE)
+    assert (b"/home/me/a phone", "41") in points and len(points) == 6
+    assert points ^ mount_points(TABLE.replace("44 22", "51 22")) == {
+        (b"/media/me/CAMERA", "44"),
+        (b"/media/me/CAMERA", "51"),
+    }
 
 
 def test_events_as_the_kernel_writes_them() -> None:

@@ -1,0 +1,160 @@
+"""Bind mounts in the real guest: a folder of this computer in a container, beside a volume on its own disk.
+
+The same program works in both, in turn, and what it found is compared. A first time is one with nothing in
+the guest's memory.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.bench.figures import Figure
+from tests.bench.world import World
+from tests.support import debian_images
+from tests.support.commands import run
+
+ROUNDS = 3
+FOLDERS, FILES = 60, 70  # in each
+BIG = 64  # MiB
+TIMEOUT = 600.0
+PACKAGE = "express@4.21.2"
+# What it did, and the seconds that each part took.
+_WORK = """
+const fs = require('fs'), crypto = require('crypto'), took = {}, found = {};
+const timed = (what, work) => {
+  const begun = process.hrtime.bigint();
+  found[what] = work();
+  took[what] = Number(process.hrtime.bigint() - begun) / 1e9;
+};
+const below = folder => fs.readdirSync(folder, {withFileTypes: true}).flatMap(
+  entry => entry.isDirectory() ? below(folder + '/' + entry.name) : [folder + '/' + entry.name]);
+const sum = size => below('tree').map(size).reduce((a, b) => a + b);
+process.chdir(process.argv[1]);
+const look = () => sum(path => fs.lstatSync(path).size);
+const read = () => sum(path => fs.readFileSync(path).length);
+timed('first look', look);
+timed('later look', look);
+timed('first read', read);
+timed('later read', read);
+timed('new files', () => {
+  fs.mkdirSync('new');
+  for (let number = 0; number < 1000; number++) fs.writeFileSync('new/' + number, 'x');
+  return fs.readdirSync('new').length;
+});
+const piece = Buffer.alloc(1 << 20, 'x');
+timed('write', () => {
+  const file = fs.openSync('big', 'w');
+  for (let number = 0; number < BIG; number++) fs.writeSync(file, piece);
+  fs.fsyncSync(file);
+  fs.closeSync(file);
+  return fs.statSync('big').size;
+});
+timed('read', () => fs.readFileSync('big').length);
+fs.rmSync('new', {recursive: true});
+fs.rmSync('big');
+console.log(JSON.stringify({took, found}));
+""".replace("BIG", str(BIG))
+_NPM = """\
+cd /tmp/at && rm -rf node_modules && begun=$(date +%s%N)
+npm ci --offline --no-audit --no-fund --silent && ls node_modules | wc -l && echo $(($(date +%s%N) - begun))
+"""
+
+
+def measure(world: World) -> list[Figure]:
+    with tempfile.TemporaryDirectory(prefix="proa-bench-") as made:
+        folder = Path(made)
+        _tree(folder / "host/tree")
+        world.home.ok("start")
+        debian_images.save("library/node", folder / "node.tar", world.say)
+        docker = _Docker(world)
+        docker("load", "-i", str(folder / "node.tar"))
+        (folder / "node.tar").unlink()
+        where = {"mount": f"{folder}/host:/tmp/at", "disk": "disk:/tmp/at"}
+        docker(
+            "run",
+            "-d",
+            "--name",
+            "filler",
+            "-v",
+            where["mount"],
+            "-v",
+            "disk:/disk",
+            "node:18",
+            "sleep",
+            "inf",
+        )
+        docker("exec", "filler", "cp", "-r", "/tmp/at/tree", "/disk/")
+        for kind, place in where.items():
+            docker(
+                "run", "-d", "--name", kind, "-v", place, "-v", "npm:/root/.npm", "node:18", "sleep", "inf"
+            )
+        figures = [*_files(world, docker, where), *_npm(docker, where)]
+        docker("rm", "-f", "filler", *where)
+        docker("volume", "rm", "disk", "npm")
+    return figures
+
+
+class _Docker:
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def __call__(self, *words: str) -> str:
+        argv = (str(self._world.docker), *words)
+        return run(argv, timeout=TIMEOUT, env=self._world.docker_environ).check().out
+
+
+def _files(world: World, docker: _Docker, where: Mapping[str, str]) -> list[Figure]:
+    times: dict[str, dict[str, list[float]]] = {kind: {} for kind in where}
+    found = []
+    for _ in range(ROUNDS):
+        for kind in where:
+            world.home.ok("shell", "--", "sh", "-c", "sync; echo 3 > /proc/sys/vm/drop_caches")
+            told = json.loads(docker("exec", kind, "node", "-e", _WORK, "/tmp/at"))
+            found.append(told["found"])
+            for what, seconds in told["took"].items():
+                times[kind].setdefault(what, []).append(seconds)
+    assert all(each == found[0] for each in found), found
+
+    def figure(name: str, what: str, budget: float) -> Figure:
+        mount, disk = (statistics.median(times[kind][what]) for kind in ("mount", "disk"))
+        return Figure(f"in the guest: {name}", mount, "s", budget, disk)
+
+    files = FOLDERS * FILES
+    return [
+        figure(f"first look at {files} files", "first look", 4.0),
+        figure(f"later look at {files} files", "later look", 1.2),
+        figure(f"first read of {files} files", "first read", 4.0),
+        figure(f"later read of {files} files", "later read", 4.0),
+        figure("1000 new files", "new files", 4.0),
+        figure(f"write of {BIG} MiB, with fsync", "write", 2.0),
+        figure(f"read of {BIG} MiB", "read", 2.0),
+    ]
+
+
+def _npm(docker: _Docker, where: Mapping[str, str]) -> list[Figure]:
+    """The packages are there already: no network is measured."""
+    docker(
+        "exec", "disk", "sh", "-c", f"cd /tmp/at && npm init -y >/dev/null && npm install --silent {PACKAGE}"
+    )
+    docker("exec", "filler", "sh", "-c", "cp /disk/package*.json /tmp/at/")
+    times: dict[str, list[float]] = {kind: [] for kind in where}
+    counts = set()
+    for _ in range(ROUNDS):
+        for kind in where:
+            count, took = docker("exec", kind, "sh", "-c", _NPM).split()
+            counts.add(count)
+            times[kind].append(int(took) / 1e9)
+    assert len(counts) == 1, counts
+    mount, disk = (statistics.median(times[kind]) for kind in ("mount", "disk"))
+    return [Figure(f"in the guest: npm ci of {PACKAGE}", mount, "s", 2.0, disk)]
+
+
+def _tree(place: Path) -> None:
+    for folder in range(FOLDERS):
+        (place / f"{folder}").mkdir(parents=True)
+        for number in range(FILES):
+            (place / f"{folder}/{number}").write_bytes(b"x" * (100 + 37 * number))
