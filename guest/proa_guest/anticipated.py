@@ -13,8 +13,9 @@ from collections import OrderedDict
 
 HEAD = struct.Struct("<IiQ")
 REQUEST = struct.Struct("<IIQQIIIHH")
-# The request that it goes with, folder, end of its listing or 0, count of names, length of attributes.
-PUSHED = struct.Struct("<3Q2I")
+# The request that it goes with, folder, end of its listing or 0, count of names, length of attributes, and:
+PUSHED = struct.Struct("<3Q3I")
+NEW, CONTENT = 1, 2  # nothing is in it but what the guest puts there; it is a file, with all of its content
 NAME = struct.Struct("<H")
 ANSWER = 128  # bytes: fuse_entry_out of linux/fuse.h
 NODE = struct.Struct("<Q")
@@ -23,19 +24,26 @@ FORGOTTEN = struct.Struct("<QQ")
 RESENT = 1 << 63
 MOST = 16384  # names that are kept
 MOST_FOLDERS = 1024  # whose attributes are
+LONGEST = 255  # bytes of a name: there can be no longer one, which is another error
+MOST_NEW = 256  # new folders that are told apart
+MOST_BYTES = 8 << 20  # of files' contents
+NOTHING = struct.pack("<4Q", 0, 0, 10 * 365 * 24 * 3600, 0).ljust(ANSWER, b"\0")  # and that for good
 RETURNED = 128  # nodes in one report; fewer wait for the next
 
 # linux/fuse.h
 LOOKUP, FORGET, GETATTR, SETATTR, SYMLINK, MKNOD, MKDIR, UNLINK, RMDIR, RENAME, LINK = (
     1, 2, 3, 4, 6, 8, 9, 10, 11, 12, 13,
 )  # fmt: skip
+OPEN, READ, WRITE, RELEASE, FALLOCATE, COPY_FILE_RANGE = 14, 15, 16, 18, 43, 47
 SETXATTR, REMOVEXATTR, READDIR, CREATE, BATCH_FORGET, READDIRPLUS, RENAME2 = 21, 24, 28, 35, 42, 44, 45
 INVAL_INODE, INVAL_ENTRY = 2, 3
 # Where the name begins in the body of what changes a folder; RENAME's come after another folder's number.
 _NAME_AT = {SYMLINK: 0, MKNOD: 16, MKDIR: 8, UNLINK: 0, RMDIR: 0, LINK: 8, CREATE: 16}
 _RENAMES = {RENAME: 8, RENAME2: 16}
-_CHANGES = frozenset((SETATTR, SETXATTR, REMOVEXATTR, *_NAME_AT, *_RENAMES))
-_ASKS = frozenset((LOOKUP, GETATTR, READDIR, READDIRPLUS))
+_WRITES = frozenset((WRITE, FALLOCATE, COPY_FILE_RANGE))
+_CHANGES = frozenset((SETATTR, SETXATTR, REMOVEXATTR, *_WRITES, *_NAME_AT, *_RENAMES))
+_ASKS = frozenset((LOOKUP, GETATTR, READDIR, READDIRPLUS, READ))
+READ_IN = struct.Struct("<QQI")
 
 
 class Anticipated:
@@ -46,7 +54,10 @@ class Anticipated:
         self._places: dict[int, tuple[int, bytes]] = {}  # node to where it is in `_folders`
         self._attributes: dict[int, bytes] = {}  # of folders
         self._ends: dict[int, int] = {}  # behind which place of a folder's listing nothing is left
-        self._changing: dict[int, tuple[int, ...]] = {}  # requests under way, and which folders they change
+        self._new: OrderedDict[int, set[bytes]] = OrderedDict()  # folders, and all that may be in them
+        self._contents: OrderedDict[int, bytes] = OrderedDict()  # of files that were just opened
+        self._bytes = 0  # of all of them
+        self._changing: dict[int, tuple[int, ...]] = {}  # requests under way, and what they change
         self._unused: list[int] = []
 
     def __len__(self) -> int:
@@ -57,32 +68,54 @@ class Anticipated:
     def answer(self, request: memoryview, never_for: int = 0) -> bytes | None:
         """The whole reply, where it is known; else the host is to be asked, as always for that process."""
         _, op, unique, node, _, _, pid, _, _ = REQUEST.unpack_from(request)
-        if op in _ASKS:
-            if pid != never_for and not unique & RESENT:
-                found = self._known(op, node, request)
-                if found is not None:
-                    return HEAD.pack(HEAD.size + len(found), 0, unique) + found
-        elif op == BATCH_FORGET:
-            if self._places:
+        if op in _ASKS and pid != never_for and not unique & RESENT:
+            found = self._known(op, node, request)
+            if found is not None:
+                return HEAD.pack(HEAD.size + len(found), 0, unique) + found
+        if op == BATCH_FORGET:
+            if self._places or self._new:
                 for number, _ in FORGOTTEN.iter_unpack(_whole(request[REQUEST.size + BATCH.size :])):
-                    self._drop(number)
-            return None
-        if op != LOOKUP and node in self._places:
+                    self._forget(number)
+        else:
+            self._follow(op, unique, node, request)
+        return None
+
+    def _follow(self, op: int, unique: int, node: int, request: memoryview) -> None:
+        """What the host is asked makes of what is known."""
+        if op == FORGET:
+            self._forget(node)
+        elif op == RELEASE:
+            self._drop_content(node)
+        elif op != LOOKUP and node in self._places:
             self._drop(node)
         if op in _CHANGES:
             self._changes(op, unique, node, request)
-        return None
+
+    def _forget(self, node: int) -> None:
+        self._drop(node)
+        self._new.pop(node, None)
 
     def _known(self, op: int, node: int, request: memoryview) -> bytes | None:
         """The body of the reply."""
         if op == LOOKUP:
-            return self._named(node, _names(request, 0, 1)[0])
+            [name] = _names(request, 0, 1)
+            return NOTHING if self._cannot_be(node, name) else self._named(node, name)
         if op == GETATTR:
             return self._attributes.pop(node, None)
+        if op == READ:
+            content = self._contents.get(node)
+            if content is None:
+                return None
+            _, offset, size = READ_IN.unpack_from(request, REQUEST.size)
+            return content[offset : offset + size]
         if self._ends and self._ends.get(node) == NODE.unpack_from(request, REQUEST.size + 8)[0]:
             del self._ends[node]
             return b""
         return None
+
+    def _cannot_be(self, folder: int, name: bytes) -> bool:
+        names = self._new.get(folder)
+        return names is not None and name not in names and len(name) <= LONGEST
 
     def _named(self, folder: int, name: bytes) -> bytes | None:
         """The answer, which is given only once."""
@@ -103,17 +136,31 @@ class Anticipated:
         """What is known of what it changes is not to be trusted, nor is anything told before it is done."""
         folders: tuple[int, ...] = (node,)
         if op in _NAME_AT:
-            self._drop_name(node, _names(request, _NAME_AT[op], 1)[0])
+            [name] = _names(request, _NAME_AT[op], 1)
+            self._drop_name(node, name)
+            self._may_have(node, name)
         elif op in _RENAMES:
             [other] = NODE.unpack_from(request, REQUEST.size)
             folders = (node, other)
             old, new = _names(request, _RENAMES[op], 2)
             self._drop_name(node, old)
             self._drop_name(other, new)
+            self._may_have(node, old)  # where the two are exchanged
+            self._may_have(other, new)
             self._attributes.clear()  # what is moved may be a folder too
+        elif op == COPY_FILE_RANGE:
+            folders = NODE.unpack_from(request, REQUEST.size + 16)  # the file that it goes to
         self._changing[unique & ~RESENT] = folders
         for folder in folders:
             self._drop_folder(folder)
+            self._drop_content(folder)
+
+    def _may_have(self, folder: int, name: bytes) -> None:
+        names = self._new.get(folder)
+        if names is not None:
+            names.add(name)
+            if len(names) > MOST:
+                del self._new[folder]
 
     # -- from the host ------------------------------------------------------------------------
 
@@ -126,7 +173,9 @@ class Anticipated:
         """The host tells the kernel that something has changed."""
         _, code, _ = HEAD.unpack_from(notice)
         [node] = NODE.unpack_from(notice, HEAD.size)
+        self._new.pop(node, None)
         if code == INVAL_INODE:
+            self._drop_content(node)
             self._drop(node)
             self._drop_folder(node)
         elif code == INVAL_ENTRY:
@@ -134,35 +183,60 @@ class Anticipated:
 
     def take(self, body: bytes) -> None:
         """Keep what comes along with the answer to a request."""
-        unique, folder, end, count, length = PUSHED.unpack_from(body)
+        unique, folder, end, count, length, what = PUSHED.unpack_from(body)
         start = PUSHED.size + length
         own = unique & ~RESENT
         unsure = any(folder in folders for number, folders in self._changing.items() if number != own)
+        if what == CONTENT:
+            if not unsure:
+                self._keep_content(folder, body[PUSHED.size : start])
+            return
         if length and not unsure:
-            if len(self._attributes) >= MOST_FOLDERS:
-                self._attributes.clear()
-                self._ends.clear()
-            self._attributes[folder] = body[PUSHED.size : start]
-            if end:
-                self._ends[folder] = end
+            self._keep_attributes(folder, body[PUSHED.size : start], end)
+        if what == NEW and not unsure:
+            self._new[folder] = set()
+            if len(self._new) > MOST_NEW:
+                self._new.popitem(last=False)
         for _ in range(count):
             answer = body[start : start + ANSWER]
             [size] = NAME.unpack_from(body, start + ANSWER)
             name = body[start + ANSWER + NAME.size :][:size]
             start += ANSWER + NAME.size + size
-            [node] = NODE.unpack_from(answer)
-            if unsure or node in self._places:
-                self._unused.append(node)
-                continue
-            self._drop_name(folder, name)
-            self._folders.setdefault(folder, {})[name] = answer
-            self._places[node] = (folder, name)
+            self._keep_name(folder, name, answer, unsure=unsure)
+        self._bound()
+
+    def _keep_attributes(self, folder: int, attributes: bytes, end: int) -> None:
+        if len(self._attributes) >= MOST_FOLDERS:
+            self._attributes.clear()
+            self._ends.clear()
+        self._attributes[folder] = attributes
+        if end:
+            self._ends[folder] = end
+
+    def _keep_name(self, folder: int, name: bytes, answer: bytes, *, unsure: bool) -> None:
+        [node] = NODE.unpack_from(answer)
+        if unsure or node in self._places:
+            self._unused.append(node)
+            return
+        self._drop_name(folder, name)
+        self._folders.setdefault(folder, {})[name] = answer
+        self._places[node] = (folder, name)
+
+    def _bound(self) -> None:
+        """Drop the oldest folders where it is too much."""
         while len(self._places) > MOST:
             _, names = self._folders.popitem(last=False)
             for answer in names.values():
                 [node] = NODE.unpack_from(answer)
                 del self._places[node]
                 self._unused.append(node)
+
+    def _keep_content(self, node: int, content: bytes) -> None:
+        self._drop_content(node)
+        self._contents[node] = content
+        self._bytes += len(content)
+        while self._bytes > MOST_BYTES:
+            self._drop_content(next(iter(self._contents)))
 
     # -- what is not true any more ------------------------------------------------------------
 
@@ -173,6 +247,9 @@ class Anticipated:
         self._places.clear()
         self._attributes.clear()
         self._ends.clear()
+        self._new.clear()
+        self._contents.clear()
+        self._bytes = 0
         self._changing.clear()
 
     def forgotten(self, *, all_of_them: bool = False) -> bytes:
@@ -186,6 +263,9 @@ class Anticipated:
     def _drop_folder(self, folder: int) -> None:
         self._attributes.pop(folder, None)
         self._ends.pop(folder, None)
+
+    def _drop_content(self, node: int) -> None:
+        self._bytes -= len(self._contents.pop(node, b""))
 
     def _drop(self, node: int) -> None:
         place = self._places.pop(node, None)

@@ -18,7 +18,7 @@ from tests.support import debian_images
 from tests.support.commands import run
 
 ROUNDS = 3
-FOLDERS, FILES = 60, 70  # in each
+FOLDERS, FILES = 20, 50  # in each
 BIG = 64  # MiB
 TIMEOUT = 600.0
 PACKAGE = "express@4.21.2"

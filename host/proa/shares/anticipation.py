@@ -26,23 +26,27 @@ from proa.system import beneath
 from proa.system.beneath import Descriptor
 
 MOST = 256  # names told at once; the rest of a larger folder when one behind them is asked for
+SMALL = 64 << 10  # bytes of a file that is sent as it is opened
 LONGEST = 0.02  # seconds that an answer may be held up by it: a disk may be slow
 _EVERYTHING = b"\xff" * (protocol.MAX_NAME + 1)  # behind every name
 # Requests after which the kernel asks for the folder's attributes anew.
+# Flags of an open that is not to read all of it: fcntl.h of Linux, x86 and ARM alike but for O_DIRECT.
+_NOT_READ = 0o3 | 0o1000 | 0o40000 | 0o200000
 _LISTS = frozenset((Op.READDIR, Op.READDIRPLUS))
 _CHANGES = frozenset((Op.CREATE, Op.MKNOD, Op.MKDIR, Op.SYMLINK, Op.LINK, Op.UNLINK, Op.RMDIR))
 
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """What was read of a folder, as it was at `version`."""
+    """What was read of a folder, or of a file, as it was at `version`."""
 
     unique: int
-    folder: Node
+    node: Node
     version: object
-    attributes: bytes = b""
+    attributes: bytes = b""  # or a file's content
     end: int = 0
     entries: tuple[tuple[Node, bytes, bytes], ...] = ()  # a node, its name and the answer to a look-up
+    what: int = 0  # protocol.NEW, protocol.CONTENT
 
 
 class Anticipation:
@@ -60,8 +64,17 @@ class Anticipation:
         self._entry = entry
         self._valid = valid
 
-    def after(self, request: Request) -> Ahead | None:
+    def after(self, request: Request) -> list[Ahead]:
         """What to tell with the answer to a request that has just been carried out well."""
+        found = [self._of_folder(request)]
+        if request.op == Op.MKDIR:
+            found.append(self._new(request))
+        elif request.op == Op.OPEN:
+            found.append(self._content(request))
+        return [ahead for ahead in found if ahead is not None]
+
+    def _of_folder(self, request: Request) -> Ahead | None:
+        """Of the folder that it was about."""
         looks_up, lists = request.op == Op.LOOKUP, request.op in _LISTS
         if not looks_up and not lists and request.op not in _CHANGES:
             return None
@@ -83,19 +96,58 @@ class Anticipation:
         told = protocol.attr_out(attributes, valid) if valid else b""
         return Ahead(request.unique, folder, version, told, end) if told else None
 
+    def _new(self, request: Request) -> Ahead | None:
+        """Of the folder that was just made: whoever makes files in it asks for each whether it is there."""
+        above = self._tree.nodes.get(request.node)
+        node = above.names.get(names(request.body, 8, 1)[0]) if above is not None else None
+        if node is None or self._tree.hides_any(node):
+            return None
+        version = node.version
+        try:
+            at = self._tree.watched_folder(node)
+            if not node.watch or beneath.names_in(at):
+                return None
+        except (OSError, Refused):
+            return None
+        return Ahead(request.unique, node, version, what=protocol.NEW)
+
+    def _content(self, request: Request) -> Ahead | None:
+        """Of a small file that was just opened, once: from then on the guest's kernel has it."""
+        [flags] = protocol.fields("<I4x", request.body)
+        node = self._tree.nodes.get(request.node)
+        if node is None or flags & _NOT_READ or node.changing:
+            return None
+        version = node.version = node.version or object()
+        if node.has_content is version:
+            return None
+        handle = next((handle for handle in node.open if not handle.writable), None)
+        try:
+            if handle is None or not self._tree.watches.trusted(node, os.fstat(handle.file.number).st_nlink):
+                return None
+            content = os.pread(handle.file.number, SMALL + 1, 0)
+        except OSError:
+            return None
+        node.has_content = version
+        if not content or len(content) > SMALL:
+            return None
+        return Ahead(request.unique, node, version, content, what=protocol.CONTENT)
+
     def body(self, ahead: Ahead) -> bytes:
         """To be sent at once, with nothing else sent meanwhile; empty where it is out of date."""
-        same = ahead.folder.version is ahead.version and not ahead.folder.renaming
+        node = ahead.node
+        same = node.version is ahead.version and not node.renaming and not node.changing
         entries = []
-        for node, name, entry in ahead.entries:
+        for file, name, entry in ahead.entries:
             # One that the guest has come to know meanwhile, it may have changed.
-            if same and node.lookups == 1:
+            if same and file.lookups == 1:
                 entries.append((name, entry))
             else:
-                self._tree.nodes.forget(node.number, 1)
-        if not same or not (entries or ahead.attributes):
+                self._tree.nodes.forget(file.number, 1)
+        if not same or not (entries or ahead.attributes or ahead.what):
             return b""
-        return protocol.anticipated(ahead.unique, ahead.folder.number, ahead.attributes, ahead.end, entries)
+        return protocol.anticipated(
+            ahead.unique, node.number, ahead.attributes, ahead.end, entries, what=ahead.what
+        )
 
     def _files(self, folder: Node, name: bytes) -> tuple[tuple[Node, bytes, bytes], ...]:
         """The files around one that was asked for. No folders: to watch each costs more than it saves."""

@@ -69,6 +69,7 @@ class Node:
     # the guest was told without asking.
     version: object = None
     renaming: int = 0
+    has_content: object = None  # the version of a file whose content the guest was sent
     ahead: bytes = b""
     end: int = 0  # behind which place of its listing nothing is left; 0: not known
 

@@ -97,9 +97,9 @@ class Operations:
             raise Refused("ENOTTY" if request.op == Op.IOCTL else "ENOSYS")
         return work(request)
 
-    def ahead(self, request: Request) -> Ahead | None:
+    def ahead(self, request: Request) -> list[Ahead]:
         """What is to be told along with the answer to a request that ended well."""
-        return self.anticipation.after(request) if request.pid != self.repeats.pid else None
+        return self.anticipation.after(request) if request.pid != self.repeats.pid else []
 
     def hear_changes(self, pid: int) -> None:
         """The guest can be told of changes; the process `pid` there repeats them."""

@@ -24,7 +24,8 @@ OUT_HEADER = struct.Struct("<IiQ")
 INVAL_INODE_OUT = struct.Struct("<Qqq")
 INVAL_ENTRY_OUT = struct.Struct("<Q2I")
 REPEAT_OUT = struct.Struct("<3Q3H2x")
-ANTICIPATED_OUT = struct.Struct("<3Q2I")
+ANTICIPATED_OUT = struct.Struct("<3Q3I")
+NEW, CONTENT = 1, 2  # what is anticipated of it
 INIT_IN = struct.Struct("<4I")
 INIT_OUT = struct.Struct("<4I2H2I2H2I24x")
 ATTR = struct.Struct("<6Q10I")
@@ -339,15 +340,22 @@ def repeat(number: int, folder: int, name: bytes, to: tuple[int, bytes], steps: 
 
 
 def anticipated(
-    unique: int, folder: int, attributes: bytes, end: int, entries: Sequence[tuple[bytes, bytes]]
+    unique: int,
+    folder: int,
+    attributes: bytes = b"",
+    end: int = 0,
+    entries: Sequence[tuple[bytes, bytes]] = (),
+    *,
+    what: int = 0,
 ) -> bytes:
     """What the guest will ask for next.
 
     The folder's `attr_out`, or nothing; behind which place of its listing nothing is left, or 0; names with
-    their `entry_out`.
+    their `entry_out`. In what is NEW nothing is but what the guest puts there; of a file with its CONTENT,
+    that stands for `attributes`.
     It goes with the reply to the request `unique`. The relay reads it: guest/proa_guest/anticipated.py.
     """
-    parts = [ANTICIPATED_OUT.pack(unique, folder, end, len(entries), len(attributes)), attributes]
+    parts = [ANTICIPATED_OUT.pack(unique, folder, end, len(entries), len(attributes), what), attributes]
     for name, entry in entries:
         parts += (entry, len(name).to_bytes(2, "little"), name)
     return b"".join(parts)

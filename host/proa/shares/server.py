@@ -176,11 +176,11 @@ class Channel:
             self._end += taken
         return True
 
-    def write_ahead(self, unique: int, body: Body, ahead: Ahead, anticipation: Anticipation) -> None:
+    def write_ahead(self, unique: int, body: Body, aheads: list[Ahead], anticipation: Anticipation) -> None:
         """Send a reply, and before it what was anticipated, if that is still true now. Raises OSError."""
         with self._writing:
-            known = anticipation.body(ahead)
-            frames = _head(0, Notice.ANTICIPATED, known) + known if known else b""
+            known = [told for told in map(anticipation.body, aheads) if told]
+            frames = b"".join(_head(0, Notice.ANTICIPATED, told) + told for told in known)
             self._stream.sendall(frames + _head(unique, 0, body) + body)
 
     def write(self, unique: int, number: int, body: Body) -> None:
@@ -289,9 +289,9 @@ class Server:
         self.tally.add(request.op, begun, time.monotonic())
         if once:
             self.answers.end(request.unique, number, bytes(body or b""))
-        ahead = self._operations.ahead(request) if not number else None
-        if ahead is not None and body is not None:
-            channel.write_ahead(request.unique, body, ahead, self._operations.anticipation)
+        aheads = self._operations.ahead(request) if not number else []
+        if aheads and body is not None:
+            channel.write_ahead(request.unique, body, aheads, self._operations.anticipation)
         elif body is not None:
             channel.write(request.unique, number, body)
 

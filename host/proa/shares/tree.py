@@ -248,6 +248,10 @@ class Tree:
     def hides(self, parent: Node, name: bytes) -> bool:
         return (parent.identity, name) in self._guarded.names
 
+    def hides_any(self, parent: Node) -> bool:
+        """Whether a name in that folder is never shared."""
+        return any(identity == parent.identity for identity, _ in self._guarded.names)
+
     # -- what a file shows --------------------------------------------------------------------
 
     def attributes_of(self, node: Node) -> Attributes:

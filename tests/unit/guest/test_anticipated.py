@@ -9,6 +9,7 @@ import pytest
 from proa_guest import anticipated
 from proa_guest.anticipated import (
     BATCH_FORGET,
+    CONTENT,
     CREATE,
     FORGET,
     GETATTR,
@@ -19,6 +20,8 @@ from proa_guest.anticipated import (
     MKDIR,
     MKNOD,
     MOST,
+    NEW,
+    READ,
     READDIR,
     READDIRPLUS,
     REMOVEXATTR,
@@ -57,9 +60,14 @@ def entry(node: int) -> bytes:
 
 
 def pushed(
-    *entries: tuple[int, bytes], folder: int = FOLDER, attributes: bytes = b"", end: int = 0, unique: int = 99
+    *entries: tuple[int, bytes],
+    folder: int = FOLDER,
+    attributes: bytes = b"",
+    end: int = 0,
+    unique: int = 99,
+    what: int = 0,
 ) -> bytes:
-    parts = [anticipated.PUSHED.pack(unique, folder, end, len(entries), len(attributes)), attributes]
+    parts = [anticipated.PUSHED.pack(unique, folder, end, len(entries), len(attributes), what), attributes]
     for node, name in entries:
         parts.append(entry(node) + struct.pack("<H", len(name)) + name)
     return b"".join(parts)
@@ -126,6 +134,155 @@ def test_an_answer_that_nobody_waited_for_is_given_back(here: Anticipated) -> No
     assert attributes is not None
     here.not_wanted(attributes)
     assert forgotten(here) == set()
+
+
+# -- new folders -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def made() -> Anticipated:
+    """It knows of a folder that the guest has just made."""
+    found = Anticipated()
+    found.take(pushed(folder=OTHER, what=NEW))
+    return found
+
+
+def is_nothing(answer: bytes | None) -> bool:
+    """Whether it says that there is no such file."""
+    return answer is not None and struct.unpack_from("<Q", answer, anticipated.HEAD.size) == (0,)
+
+
+def test_nothing_is_in_a_new_folder(made: Anticipated) -> None:
+    for _ in range(2):
+        assert is_nothing(made.answer(look(b"one", OTHER)))
+    assert made.answer(look(b"one")) is None, "of others that is not known"
+    assert made.answer(look(b"one", OTHER, pid=5), never_for=5) is None
+    assert is_nothing(made.answer(look(b"n" * 255, OTHER)))
+    assert made.answer(look(b"n" * 256, OTHER)) is None, "that is another error"
+
+
+@pytest.mark.parametrize(
+    ("op", "folder", "body"),
+    (
+        (SYMLINK, OTHER, b"one\0target\0"),
+        (MKNOD, OTHER, bytes(16) + b"one\0"),
+        (MKDIR, OTHER, bytes(8) + b"one\0"),
+        (LINK, OTHER, struct.pack("<Q", 20) + b"one\0"),
+        (CREATE, OTHER, bytes(16) + b"one\0"),
+        (RENAME, FOLDER, struct.pack("<Q", OTHER) + b"three\0one\0"),
+        (RENAME2, FOLDER, struct.pack("<Q2I", OTHER, 0, 0) + b"three\0one\0"),
+        (RENAME2, OTHER, struct.pack("<Q2I", FOLDER, 2, 0) + b"one\0three\0"),
+    ),
+)
+def test_but_what_the_guest_puts_there(made: Anticipated, op: int, folder: int, body: bytes) -> None:
+    assert made.answer(request(op, folder, body, unique=30)) is None
+    assert made.answer(look(b"one", OTHER)) is None, "it may be there from now on"
+    assert is_nothing(made.answer(look(b"two", OTHER)))
+    made.replied(30)
+    assert made.answer(look(b"one", OTHER)) is None
+    assert made.answer(request(UNLINK, OTHER, b"one\0")) is None
+    assert made.answer(look(b"one", OTHER)) is None
+
+
+@pytest.mark.parametrize(
+    "said",
+    (
+        notice(INVAL_ENTRY, struct.pack("<Q2I", OTHER, 3, 0) + b"any\0"),
+        notice(INVAL_INODE, struct.pack("<Qqq", OTHER, 0, 0)),
+    ),
+)
+def test_and_not_once_the_host_does_something_there(made: Anticipated, said: bytes) -> None:
+    made.not_true(said)
+    assert made.answer(look(b"one", OTHER)) is None
+
+
+def test_nor_once_it_is_forgotten(made: Anticipated) -> None:
+    made.answer(request(FORGET, OTHER))
+    assert made.answer(look(b"one", OTHER)) is None
+    made.take(pushed(folder=OTHER, what=NEW))
+    made.answer(request(BATCH_FORGET, 0, anticipated.BATCH.pack(1, 0) + struct.pack("<2Q", OTHER, 1)))
+    assert made.answer(look(b"one", OTHER)) is None
+    made.take(pushed(folder=OTHER, what=NEW))
+    made.clear()
+    assert made.answer(look(b"one", OTHER)) is None
+
+
+def test_new_folders_are_bounded(made: Anticipated) -> None:
+    for number in range(anticipated.MOST_NEW):
+        made.take(pushed(folder=100 + number, what=NEW))
+    assert made.answer(look(b"one", OTHER)) is None
+    for number in range(MOST + 1):
+        made.answer(request(CREATE, 100, bytes(16) + b"%d\0" % number))
+    assert made.answer(look(b"one", 100)) is None
+    assert is_nothing(made.answer(look(b"one", 101)))
+
+
+# -- contents --------------------------------------------------------------------------------------
+
+FILE = 10
+
+
+def read(offset: int, size: int, node: int = FILE) -> memoryview:
+    return request(READ, node, struct.pack("<QQIIQII", 5, offset, size, 0, 0, 0, 0))
+
+
+@pytest.fixture
+def opened() -> Anticipated:
+    """It knows what is in a file that was just opened."""
+    found = Anticipated()
+    found.take(pushed(folder=FILE, attributes=b"content", what=CONTENT))
+    return found
+
+
+def test_a_content_is_read_as_from_the_file(opened: Anticipated) -> None:
+    def got(offset: int, size: int) -> bytes | None:
+        answer = opened.answer(read(offset, size))
+        return None if answer is None else answer[anticipated.HEAD.size :]
+
+    assert [got(0, 4096), got(0, 3), got(3, 100), got(7, 10), got(100, 10)] == [
+        b"content", b"con", b"tent", b"", b"",
+    ]  # fmt: skip
+    assert opened.answer(read(0, 10, OTHER)) is None
+    assert opened.answer(request(GETATTR, FILE)) is None, "its attributes are another matter"
+    opened.answer(request(anticipated.RELEASE, FILE))
+    assert got(0, 10) is None
+
+
+@pytest.mark.parametrize(
+    ("op", "node", "body"),
+    (
+        (anticipated.WRITE, FILE, bytes(40) + b"x"),
+        (SETATTR, FILE, bytes(88)),
+        (anticipated.FALLOCATE, FILE, bytes(32)),
+        (anticipated.COPY_FILE_RANGE, OTHER, struct.pack("<7Q", 5, 0, FILE, 6, 0, 10, 0)),
+    ),
+)
+def test_no_content_is_older_than_what_the_guest_wrote(
+    opened: Anticipated, op: int, node: int, body: bytes
+) -> None:
+    assert opened.answer(request(op, node, body, unique=30)) is None
+    assert opened.answer(read(0, 10)) is None
+    opened.take(pushed(folder=FILE, attributes=b"content", what=CONTENT))
+    assert opened.answer(read(0, 10)) is None, "it may have been read before"
+    opened.replied(30)
+    opened.take(pushed(folder=FILE, attributes=b"content", what=CONTENT))
+    assert opened.answer(read(0, 10)) is not None
+
+
+def test_nor_than_what_the_host_did(opened: Anticipated) -> None:
+    opened.not_true(notice(INVAL_INODE, struct.pack("<Qqq", FILE, 0, 0)))
+    assert opened.answer(read(0, 10)) is None
+    opened.take(pushed(folder=FILE, attributes=b"content", what=CONTENT))
+    opened.clear()
+    assert opened.answer(read(0, 10)) is None
+
+
+def test_contents_are_bounded(opened: Anticipated) -> None:
+    for number in range(anticipated.MOST_BYTES // 65536 + 1):
+        opened.take(pushed(folder=100 + number, attributes=bytes(65536), what=CONTENT))
+    assert opened.answer(read(0, 10)) is None
+    assert opened.answer(read(0, 10, 100)) is None
+    assert opened.answer(read(0, 10, 101)) is not None
 
 
 # -- what makes them untrue ------------------------------------------------------------------------
