@@ -283,7 +283,13 @@ def _tell_as(user: tuple[int, int], at: Path, writer: int) -> None:
         os._exit(0)
 
 
-@pytest.mark.parametrize("user", USERS)
+# Each takes seconds; all of them are tried in the long run.
+_DAILY = {"other"}
+
+
+@pytest.mark.parametrize(
+    "user", [user if user in _DAILY else pytest.param(user, marks=pytest.mark.long) for user in USERS]
+)
 def test_rights(user: str, mount: ShareMount, tmp_path: Path) -> None:
     host = next(iter(mount.roots)) / f"rights-{user}"
     for above in host.parents:

@@ -29,7 +29,7 @@ import pytest
 from tests.support.commands import Process, run, start
 from tests.support.share_mounts import ShareMount, soon
 
-pytestmark = [pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.timeout(240), pytest.mark.long]
 
 PATIENCE = 120.0
 CHOKIDAR, VITE, WATCHDOG, EXPRESS = "chokidar@4.0.3", "vite@5.4.9", "watchdog==6.0.0", "express@4.21.2"
@@ -118,7 +118,6 @@ def test_git(mount: ShareMount, host: Path, tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.long
 def test_unpacking_five_thousand_files(mount: ShareMount, host: Path, tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     for number in range(5000):
@@ -248,7 +247,6 @@ def _has_ended(pid: int) -> bool:
         return True
 
 
-@pytest.mark.long
 def test_postgresql(mount: ShareMount, host: Path) -> None:
     """Its data folder belongs to its user; what was committed outlives a crash."""
     guest = mount.path(host)
