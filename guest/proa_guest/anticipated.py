@@ -9,13 +9,19 @@ reported to the host as forgotten, for the host has counted it as known.
 from __future__ import annotations
 
 import struct
+import time
 from collections import OrderedDict
+from collections.abc import Callable
+
+from proa_guest.kept_open import KeptOpen
 
 HEAD = struct.Struct("<IiQ")
 REQUEST = struct.Struct("<IIQQIIIHH")
 # The request that it goes with, folder, end of its listing or 0, count of names, length of attributes, and:
 PUSHED = struct.Struct("<3Q3I")
-NEW, CONTENT = 1, 2  # nothing is in it but what the guest puts there; it is a file, with all of its content
+# Nothing is in it but what the guest puts there; it is a file that was opened for reading, the second number
+# is its handle, which may be kept, and instead of attributes there is all of its content or nothing.
+NEW, CONTENT = 1, 2
 NAME = struct.Struct("<H")
 ANSWER = 128  # bytes: fuse_entry_out of linux/fuse.h
 NODE = struct.Struct("<Q")
@@ -23,7 +29,7 @@ BATCH = struct.Struct("<II")
 FORGOTTEN = struct.Struct("<QQ")
 RESENT = 1 << 63
 MOST = 16384  # names that are kept
-MOST_FOLDERS = 1024  # whose attributes are
+MOST_ATTRIBUTES = 1024
 LONGEST = 255  # bytes of a name: there can be no longer one, which is another error
 MOST_NEW = 256  # new folders that are told apart
 MOST_BYTES = 8 << 20  # of files' contents
@@ -42,23 +48,44 @@ _NAME_AT = {SYMLINK: 0, MKNOD: 16, MKDIR: 8, UNLINK: 0, RMDIR: 0, LINK: 8, CREAT
 _RENAMES = {RENAME: 8, RENAME2: 16}
 _WRITES = frozenset((WRITE, FALLOCATE, COPY_FILE_RANGE))
 _CHANGES = frozenset((SETATTR, SETXATTR, REMOVEXATTR, *_WRITES, *_NAME_AT, *_RENAMES))
-_ASKS = frozenset((LOOKUP, GETATTR, READDIR, READDIRPLUS, READ))
+# They change how a file looks, links and times, whose number they do not give.
+_CHANGES_ANY = frozenset((UNLINK, LINK, *_RENAMES))
+_ANY = 0  # no file has that number
 READ_IN = struct.Struct("<QQI")
+RELEASE_IN = struct.Struct("<QI")
+OPEN_OUT = struct.Struct("<QII")
+KEEP_CACHE = 2
+# Flags of an open that is not only to read, fcntl.h of Linux, x86 and ARM: to write, to truncate, direct.
+NOT_READ = 0o3 | 0o1000 | 0o40000 | 0o200000
+TRUNCATES = 0o1000
+HANDLE = struct.Struct("<Q")
+RELEASED = 0x50520004  # a request of the relay's own: handles that the host is to close
 
 
 class Anticipated:
     """Not safe for several threads: an answer must reach the kernel before anything later from the host."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self.open = KeptOpen()
         self._folders: OrderedDict[int, dict[bytes, bytes]] = OrderedDict()  # name to answer
         self._places: dict[int, tuple[int, bytes]] = {}  # node to where it is in `_folders`
-        self._attributes: dict[int, bytes] = {}  # of folders
+        self._attributes: dict[int, bytes] = {}  # of folders, and of files that were just opened
         self._ends: dict[int, int] = {}  # behind which place of a folder's listing nothing is left
         self._new: OrderedDict[int, set[bytes]] = OrderedDict()  # folders, and all that may be in them
         self._contents: OrderedDict[int, bytes] = OrderedDict()  # of files that were just opened
         self._bytes = 0  # of all of them
         self._changing: dict[int, tuple[int, ...]] = {}  # requests under way, and what they change
         self._unused: list[int] = []
+        self._answers: dict[int, Callable[[int, memoryview], bytes | None]] = {
+            LOOKUP: self._looked_up,
+            GETATTR: self._attributes_of,
+            READDIR: self._listed,
+            READDIRPLUS: self._listed,
+            OPEN: self._opened,
+            READ: self._read,
+            RELEASE: self._closed,
+        }
 
     def __len__(self) -> int:
         return len(self._places)
@@ -68,12 +95,13 @@ class Anticipated:
     def answer(self, request: memoryview, never_for: int = 0) -> bytes | None:
         """The whole reply, where it is known; else the host is to be asked, as always for that process."""
         _, op, unique, node, _, _, pid, _, _ = REQUEST.unpack_from(request)
-        if op in _ASKS and pid != never_for and not unique & RESENT:
-            found = self._known(op, node, request)
+        known = self._answers.get(op)
+        if known is not None and pid != never_for and not unique & RESENT:
+            found = known(node, request)
             if found is not None:
                 return HEAD.pack(HEAD.size + len(found), 0, unique) + found
         if op == BATCH_FORGET:
-            if self._places or self._new:
+            if self._places or self._new or self.open:
                 for number, _ in FORGOTTEN.iter_unpack(_whole(request[REQUEST.size + BATCH.size :])):
                     self._forget(number)
         else:
@@ -86,32 +114,48 @@ class Anticipated:
             self._forget(node)
         elif op == RELEASE:
             self._drop_content(node)
+            self.open.drop(node)
         elif op != LOOKUP and node in self._places:
             self._drop(node)
-        if op in _CHANGES:
+        if op in _CHANGES or (op == OPEN and struct.unpack_from("<I", request, REQUEST.size)[0] & TRUNCATES):
             self._changes(op, unique, node, request)
 
     def _forget(self, node: int) -> None:
         self._drop(node)
         self._new.pop(node, None)
+        self.open.drop(node)
 
-    def _known(self, op: int, node: int, request: memoryview) -> bytes | None:
-        """The body of the reply."""
-        if op == LOOKUP:
-            [name] = _names(request, 0, 1)
-            return NOTHING if self._cannot_be(node, name) else self._named(node, name)
-        if op == GETATTR:
-            return self._attributes.pop(node, None)
-        if op == READ:
-            content = self._contents.get(node)
-            if content is None:
-                return None
-            _, offset, size = READ_IN.unpack_from(request, REQUEST.size)
-            return content[offset : offset + size]
+    def _looked_up(self, node: int, request: memoryview) -> bytes | None:
+        [name] = _names(request, 0, 1)
+        return NOTHING if self._cannot_be(node, name) else self._named(node, name)
+
+    def _attributes_of(self, node: int, request: memoryview) -> bytes | None:
+        return self._attributes.pop(node, None)
+
+    def _listed(self, node: int, request: memoryview) -> bytes | None:
         if self._ends and self._ends.get(node) == NODE.unpack_from(request, REQUEST.size + 8)[0]:
             del self._ends[node]
             return b""
         return None
+
+    def _read(self, node: int, request: memoryview) -> bytes | None:
+        content = self._contents.get(node)
+        if content is None:
+            return None
+        _, offset, size = READ_IN.unpack_from(request, REQUEST.size)
+        return content[offset : offset + size]
+
+    def _opened(self, node: int, request: memoryview) -> bytes | None:
+        [flags] = struct.unpack_from("<I", request, REQUEST.size)
+        handle = None if flags & NOT_READ else self.open.open(node)
+        return None if handle is None else OPEN_OUT.pack(handle, KEEP_CACHE, 0)
+
+    def _closed(self, node: int, request: memoryview) -> bytes | None:
+        handle, _ = RELEASE_IN.unpack_from(request, REQUEST.size)
+        if not self.open.close(node, handle, self._clock()):
+            return None
+        self._drop_content(node)
+        return b""
 
     def _cannot_be(self, folder: int, name: bytes) -> bool:
         names = self._new.get(folder)
@@ -127,10 +171,14 @@ class Anticipated:
                 del self._folders[folder]
         return found
 
-    def not_wanted(self, reply: bytes) -> None:
+    def not_wanted(self, request: memoryview, reply: bytes) -> None:
         """Nobody waited any more for what `answer` gave."""
-        if len(reply) == HEAD.size + ANSWER:
-            self._unused += NODE.unpack_from(reply, HEAD.size)
+        _, op, _, node, *_ = REQUEST.unpack_from(request)
+        [number] = NODE.unpack_from(reply.ljust(HEAD.size + NODE.size, b"\0"), HEAD.size)
+        if op == LOOKUP and number:
+            self._unused.append(number)
+        elif op == OPEN:
+            self.open.close(node, number, self._clock())
 
     def _changes(self, op: int, unique: int, node: int, request: memoryview) -> None:
         """What is known of what it changes is not to be trusted, nor is anything told before it is done."""
@@ -147,9 +195,11 @@ class Anticipated:
             self._drop_name(other, new)
             self._may_have(node, old)  # where the two are exchanged
             self._may_have(other, new)
-            self._attributes.clear()  # what is moved may be a folder too
         elif op == COPY_FILE_RANGE:
             folders = NODE.unpack_from(request, REQUEST.size + 16)  # the file that it goes to
+        if op in _CHANGES_ANY:
+            folders = (*folders, _ANY)
+            self._attributes.clear()
         self._changing[unique & ~RESENT] = folders
         for folder in folders:
             self._drop_folder(folder)
@@ -176,6 +226,7 @@ class Anticipated:
         self._new.pop(node, None)
         if code == INVAL_INODE:
             self._drop_content(node)
+            self.open.drop(node)
             self._drop(node)
             self._drop_folder(node)
         elif code == INVAL_ENTRY:
@@ -186,12 +237,14 @@ class Anticipated:
         unique, folder, end, count, length, what = PUSHED.unpack_from(body)
         start = PUSHED.size + length
         own = unique & ~RESENT
-        unsure = any(folder in folders for number, folders in self._changing.items() if number != own)
+        others = [changed for number, changed in self._changing.items() if number != own]
+        unsure = any(folder in changed for changed in others)
         if what == CONTENT:
-            if not unsure:
+            if length and not unsure:
                 self._keep_content(folder, body[PUSHED.size : start])
+            self.open.may_keep(folder, end)
             return
-        if length and not unsure:
+        if length and not unsure and not any(_ANY in changed for changed in others):
             self._keep_attributes(folder, body[PUSHED.size : start], end)
         if what == NEW and not unsure:
             self._new[folder] = set()
@@ -206,7 +259,7 @@ class Anticipated:
         self._bound()
 
     def _keep_attributes(self, folder: int, attributes: bytes, end: int) -> None:
-        if len(self._attributes) >= MOST_FOLDERS:
+        if len(self._attributes) >= MOST_ATTRIBUTES:
             self._attributes.clear()
             self._ends.clear()
         self._attributes[folder] = attributes
@@ -250,7 +303,20 @@ class Anticipated:
         self._new.clear()
         self._contents.clear()
         self._bytes = 0
+        self.open.drop_all()
         self._changing.clear()
+
+    def reports(self) -> bytes:
+        """Requests that tell the host of what is not needed any more; they go before any other."""
+        return self.forgotten() + self.closed()
+
+    def closed(self) -> bytes:
+        """The one that tells of handles that are kept no more; empty where there are none."""
+        gone = self.open.gone()
+        if not gone:
+            return b""
+        size = REQUEST.size + HANDLE.size * len(gone)
+        return REQUEST.pack(size, RELEASED, 0, 0, 0, 0, 0, 0, 0) + b"".join(map(HANDLE.pack, gone))
 
     def forgotten(self, *, all_of_them: bool = False) -> bytes:
         """A request that tells the host of what was dropped unused; empty while it is not worth one."""

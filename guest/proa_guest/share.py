@@ -21,6 +21,7 @@ import stat
 import struct
 import sys
 import threading
+import time
 
 from proa_guest.anticipated import Anticipated
 from proa_guest.commands import spawn
@@ -56,6 +57,7 @@ GETXATTR, IOCTL, ENOTTY, ENODATA = 22, 39, 25, 61
 NEVER_THERE = (
     b"security."  # attributes that the host refuses, and that the kernel asks for with each new file
 )
+KEPT = 2.0  # seconds that a file stays open on the host for the next who reads it
 ACKNOWLEDGE = 32  # notices after which the host is told that they have arrived
 
 
@@ -170,11 +172,13 @@ class Relay:
         self._notices: queue.SimpleQueue[tuple[socket.socket, bytes]] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._there = threading.Condition(self._lock)
+        self._kept = threading.Condition(self._lock)
         self._stream: socket.socket | None = None
         self._anticipated = Anticipated()  # `_lock` is held until the kernel has got what it says
         self.ended = threading.Event()  # the mount is gone
         threading.Thread(target=self._from_kernel, name="from the kernel", daemon=True).start()
         threading.Thread(target=self._tell, name="notices", daemon=True).start()
+        threading.Thread(target=self._let_go, name="kept files", daemon=True).start()
 
     def take(self, stream: socket.socket) -> None:
         """Use this stream from now on instead of any before it."""
@@ -229,7 +233,7 @@ class Relay:
                 continue
             stream = self._current()
             with self._lock:
-                unused = self._anticipated.forgotten()
+                unused = self._anticipated.reports()
             try:
                 with self._sending:
                     stream.sendall(unused + view[:size] if unused else view[:size])
@@ -254,11 +258,25 @@ class Relay:
             answer = self._anticipated.answer(request, self._repeater.pid)
             if answer is None:
                 return False
+            if len(self._anticipated.open) == 1:
+                self._kept.notify()
             try:
                 os.write(self._device, answer)
             except FileNotFoundError:
-                self._anticipated.not_wanted(answer)
+                self._anticipated.not_wanted(request, answer)
         return True
+
+    def _let_go(self) -> None:
+        """Have files closed that nobody has opened again."""
+        while True:
+            with self._lock:
+                while not self._anticipated.open:
+                    self._kept.wait()
+                self._kept.wait(KEPT)
+                self._anticipated.open.drop_since(time.monotonic() - KEPT)
+                closed, stream = self._anticipated.closed(), self._stream
+            if closed and stream is not None:
+                self._send(stream, closed)
 
     def _from_host(self, stream: socket.socket) -> None:
         """Write each reply to the kernel, whole, as it wants them."""

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 assert sys.platform != "win32"  # as proa.system.beneath
 
 from proa.shares import protocol
+from proa.shares.handles import Body, Handles
 from proa.shares.nodes import Node
 from proa.shares.notices import Outbox
 from proa.shares.protocol import Attributes, Op, Refused, Request, names
@@ -44,7 +45,7 @@ class Ahead:
     node: Node
     version: object
     attributes: bytes = b""  # or a file's content
-    end: int = 0
+    end: int = 0  # or a file's handle
     entries: tuple[tuple[Node, bytes, bytes], ...] = ()  # a node, its name and the answer to a look-up
     what: int = 0  # protocol.NEW, protocol.CONTENT
 
@@ -58,19 +59,21 @@ class Anticipation:
         outbox: Outbox,
         entry: Callable[[Node, Attributes, Node, bytes], bytes],
         valid: Callable[[Node, Attributes], int],
+        handles: Handles,
     ) -> None:
         self._tree = tree
+        self._handles = handles
         self._outbox = outbox
         self._entry = entry
         self._valid = valid
 
-    def after(self, request: Request) -> list[Ahead]:
-        """What to tell with the answer to a request that has just been carried out well."""
+    def after(self, request: Request, body: Body) -> list[Ahead]:
+        """What to tell with `body`, the answer to a request that has just been carried out well."""
         found = [self._of_folder(request)]
         if request.op == Op.MKDIR:
             found.append(self._new(request))
         elif request.op == Op.OPEN:
-            found.append(self._content(request))
+            found += self._opened(request, body)
         return [ahead for ahead in found if ahead is not None]
 
     def _of_folder(self, request: Request) -> Ahead | None:
@@ -111,26 +114,33 @@ class Anticipation:
             return None
         return Ahead(request.unique, node, version, what=protocol.NEW)
 
-    def _content(self, request: Request) -> Ahead | None:
-        """Of a small file that was just opened, once: from then on the guest's kernel has it."""
+    def _opened(self, request: Request, body: Body) -> list[Ahead]:
+        """Of a file that was just opened for reading: that it may stay open here, for the next who reads it.
+
+        Once also what is in a small one, which the guest's kernel keeps, and the attributes: it asks for them
+        again as what it has read may have changed the time of access.
+        """
         [flags] = protocol.fields("<I4x", request.body)
         node = self._tree.nodes.get(request.node)
         if node is None or flags & _NOT_READ or node.changing:
-            return None
+            return []
         version = node.version = node.version or object()
-        if node.has_content is version:
-            return None
-        handle = next((handle for handle in node.open if not handle.writable), None)
+        [number] = protocol.fields("<Q", memoryview(body))
+        content, told = b"", []
         try:
-            if handle is None or not self._tree.watches.trusted(node, os.fstat(handle.file.number).st_nlink):
-                return None
-            content = os.pread(handle.file.number, SMALL + 1, 0)
-        except OSError:
-            return None
-        node.has_content = version
-        if not content or len(content) > SMALL:
-            return None
-        return Ahead(request.unique, node, version, content, what=protocol.CONTENT)
+            file = self._handles.file(number).file.number
+            if not self._tree.watches.trusted(node, os.fstat(file).st_nlink):
+                return []
+            if node.has_content is not version:
+                content = os.pread(file, SMALL + 1, 0)
+                attributes = self._tree.attributes_of(node)
+                out = protocol.attr_out(attributes, self._valid(node, attributes))
+                told = [Ahead(request.unique, node, version, out)]
+                node.has_content = version
+        except (OSError, Refused):
+            return []
+        content = content if len(content) <= SMALL else b""
+        return [*told, Ahead(request.unique, node, version, content, number, what=protocol.CONTENT)]
 
     def body(self, ahead: Ahead) -> bytes:
         """To be sent at once, with nothing else sent meanwhile; empty where it is out of date."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import struct
 import sys
 import threading
 
 assert sys.platform != "win32"  # as proa.system.beneath
 
 from proa.shares.nodes import Handle, Listing, Node
-from proa.shares.protocol import Refused, Request, fields
+from proa.shares.protocol import FrameError, Refused, Request, fields
 from proa.shares.tree import Tree, identity
 from proa.system import beneath
 
@@ -98,7 +99,7 @@ class Handles:
             self._put(number, Listing(node))
             return
         try:
-            at = self._tree.locate(node)
+            at = self._tree.locate(node, forget=False)
             file = beneath.open_file(at.parent, at.name, os.O_RDWR if writable else os.O_RDONLY)
         except (OSError, Refused):
             return
@@ -118,9 +119,19 @@ class Handles:
 
     def release(self, request: Request) -> Body:
         [number] = fields("<Q", request.body)
+        self._release(number)
+        return b""
+
+    def close(self, numbers: Body) -> None:
+        """Files that the relay has kept. Raises FrameError."""
+        if len(numbers) % 8:
+            raise FrameError("a list of handles ends too early")
+        for (number,) in struct.iter_unpack("<Q", numbers):
+            self._release(number)
+
+    def _release(self, number: int) -> None:
         self._closed.pop(number, None)
         self._drop(number)
-        return b""
 
 
 def _way(handle: Handle | Listing) -> Way:

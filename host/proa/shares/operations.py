@@ -42,8 +42,8 @@ class Operations:
         self.outbox = Outbox()
         self.coherence = Coherence(tree, self.outbox)
         self.repeats = Repeats(tree, self.outbox, self._entry)
-        self.anticipation = Anticipation(tree, self.outbox, self._entry, self._valid)
         self.handles = Handles(tree)
+        self.anticipation = Anticipation(tree, self.outbox, self._entry, self._valid, self.handles)
         self._attributes = Attributes(tree, self.handles, self.coherence, self._valid)
         listings = Listings(tree, self.handles, self._entry)
         extended = Extended(tree, self.coherence)
@@ -97,9 +97,9 @@ class Operations:
             raise Refused("ENOTTY" if request.op == Op.IOCTL else "ENOSYS")
         return work(request)
 
-    def ahead(self, request: Request) -> list[Ahead]:
+    def ahead(self, request: Request, body: Body) -> list[Ahead]:
         """What is to be told along with the answer to a request that ended well."""
-        return self.anticipation.after(request) if request.pid != self.repeats.pid else []
+        return self.anticipation.after(request, body) if request.pid != self.repeats.pid else []
 
     def hear_changes(self, pid: int) -> None:
         """The guest can be told of changes; the process `pid` there repeats them."""
@@ -238,12 +238,14 @@ class Operations:
         if last:
             self.tree.owners.forget(found)
         if node is not None:
+            node.changed()
             self.tree.nodes.left(node, (parent, name))
             if last:
                 self.tree.nodes.ended(node)
 
     def _stamp(self, node: Node) -> None:
         """Another name is a change of the file too, and it was the guest's."""
+        node.changed()
         try:
             node.own = stamp(self.tree.locate(node).found)
         except (OSError, Refused):

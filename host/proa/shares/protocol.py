@@ -86,6 +86,7 @@ class Op(enum.IntEnum):
     HELLO = 0x50520001  # it can carry notices; the process that repeats changes
     TOLD = 0x50520002  # so many more notices have reached the kernel
     REPEATED = 0x50520003  # a change was repeated
+    RELEASED = 0x50520004  # handles that were kept are closed
 
 
 class Notice(enum.IntEnum):
@@ -351,8 +352,8 @@ def anticipated(
     """What the guest will ask for next.
 
     The folder's `attr_out`, or nothing; behind which place of its listing nothing is left, or 0; names with
-    their `entry_out`. In what is NEW nothing is but what the guest puts there; of a file with its CONTENT,
-    that stands for `attributes`.
+    their `entry_out`. In what is NEW nothing is but what the guest puts there; of a file that was opened for
+    reading, its CONTENT or nothing stands for `attributes`, and for `end` its handle, which may be kept.
     It goes with the reply to the request `unique`. The relay reads it: guest/proa_guest/anticipated.py.
     """
     parts = [ANTICIPATED_OUT.pack(unique, folder, end, len(entries), len(attributes), what), attributes]

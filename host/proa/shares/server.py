@@ -42,7 +42,7 @@ _ONCE = frozenset(
 _LONG = frozenset((Op.FSYNC, Op.FSYNCDIR, Op.SYNCFS, Op.FALLOCATE, Op.COPY_FILE_RANGE))
 LONG = 0.01  # seconds that an answer may take before another thread reads
 _MUCH = 64 << 10  # bytes whose copying another thread's waking is worth
-_OF_THE_RELAY = frozenset((Op.HELLO, Op.TOLD, Op.REPEATED))
+_OF_THE_RELAY = frozenset((Op.HELLO, Op.TOLD, Op.REPEATED, Op.RELEASED))
 
 
 class Answers:
@@ -289,7 +289,7 @@ class Server:
         self.tally.add(request.op, begun, time.monotonic())
         if once:
             self.answers.end(request.unique, number, bytes(body or b""))
-        aheads = self._operations.ahead(request) if not number else []
+        aheads = self._operations.ahead(request, body or b"") if not number else []
         if aheads and body is not None:
             channel.write_ahead(request.unique, body, aheads, self._operations.anticipation)
         elif body is not None:
@@ -300,6 +300,8 @@ class Server:
         outbox = self._operations.outbox
         if request.op == Op.TOLD:
             outbox.arrived(request.pid)
+        elif request.op == Op.RELEASED:
+            self._operations.handles.close(request.body)
         elif request.op == Op.REPEATED:
             outbox.repeat_ended(protocol.fields("<Q", request.body)[0], request.pid)
         else:

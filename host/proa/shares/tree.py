@@ -157,8 +157,11 @@ class Tree:
         self.nodes.keep(node, opened)
         return opened
 
-    def locate(self, node: Node) -> Located:
-        """The file under a name that is still its own. Raises Refused ESTALE, ENOENT, OSError."""
+    def locate(self, node: Node, *, forget: bool = True) -> Located:
+        """The file under a name that is still its own. Raises Refused ESTALE, ENOENT, OSError.
+
+        Names that are not are forgotten, unless that they are gone is still to be told.
+        """
         if node.is_top or (node.folder is not None and not node.places):
             folder = self.folder(node)
             return Located(folder, b".", beneath.status(folder, b"."))
@@ -169,7 +172,8 @@ class Tree:
                 found = None
             if found is not None and identity(found) == node.identity:
                 return Located(parent, place[1], found)
-            self.nodes.left(node, place)
+            if forget:
+                self.nodes.left(node, place)
         raise Refused("ESTALE")
 
     # -- names to nodes -----------------------------------------------------------------------

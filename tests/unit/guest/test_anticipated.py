@@ -126,14 +126,22 @@ def test_others_are_asked_of_the_host(here: Anticipated) -> None:
 
 
 def test_an_answer_that_nobody_waited_for_is_given_back(here: Anticipated) -> None:
-    answer = here.answer(look(b"one"))
-    assert answer is not None
-    here.not_wanted(answer)
+    def given_up(asked: memoryview) -> None:
+        answer = here.answer(asked)
+        assert answer is not None
+        here.not_wanted(asked, answer)
+
+    given_up(look(b"one"))
     assert forgotten(here) == {10}
-    attributes = here.answer(request(GETATTR))
-    assert attributes is not None
-    here.not_wanted(attributes)
+    given_up(request(GETATTR))
+    given_up(listing(READDIR, 4))
+    here.take(pushed(folder=OTHER, what=NEW))
+    given_up(look(b"none", OTHER))
     assert forgotten(here) == set()
+    here.take(pushed(folder=FILE, end=77, what=CONTENT))
+    assert here.answer(closing(77)) is not None
+    given_up(opening())
+    assert len(here.open) == 1, "it is there for the next"
 
 
 # -- new folders -----------------------------------------------------------------------------------
@@ -226,6 +234,14 @@ def read(offset: int, size: int, node: int = FILE) -> memoryview:
     return request(READ, node, struct.pack("<QQIIQII", 5, offset, size, 0, 0, 0, 0))
 
 
+def opening(flags: int = 0, **more: int) -> memoryview:
+    return request(OPEN, FILE, struct.pack("<II", flags, 0), **more)
+
+
+def closing(handle: int, **more: int) -> memoryview:
+    return request(anticipated.RELEASE, FILE, struct.pack("<QIIQ", handle, 0, 0, 0), **more)
+
+
 @pytest.fixture
 def opened() -> Anticipated:
     """It knows what is in a file that was just opened."""
@@ -244,7 +260,7 @@ def test_a_content_is_read_as_from_the_file(opened: Anticipated) -> None:
     ]  # fmt: skip
     assert opened.answer(read(0, 10, OTHER)) is None
     assert opened.answer(request(GETATTR, FILE)) is None, "its attributes are another matter"
-    opened.answer(request(anticipated.RELEASE, FILE))
+    opened.answer(closing(5))
     assert got(0, 10) is None
 
 
@@ -252,6 +268,7 @@ def test_a_content_is_read_as_from_the_file(opened: Anticipated) -> None:
     ("op", "node", "body"),
     (
         (anticipated.WRITE, FILE, bytes(40) + b"x"),
+        (OPEN, FILE, struct.pack("<II", 0o1001, 0)),
         (SETATTR, FILE, bytes(88)),
         (anticipated.FALLOCATE, FILE, bytes(32)),
         (anticipated.COPY_FILE_RANGE, OTHER, struct.pack("<7Q", 5, 0, FILE, 6, 0, 10, 0)),
@@ -283,6 +300,101 @@ def test_contents_are_bounded(opened: Anticipated) -> None:
     assert opened.answer(read(0, 10)) is None
     assert opened.answer(read(0, 10, 100)) is None
     assert opened.answer(read(0, 10, 101)) is not None
+
+
+@pytest.mark.parametrize(
+    ("op", "body"),
+    (
+        (UNLINK, b"any\0"),
+        (LINK, struct.pack("<Q", FILE) + b"second\0"),
+        (RENAME, struct.pack("<Q", OTHER) + b"any\0other\0"),
+    ),
+)
+def test_a_name_that_comes_or_goes_changes_how_a_file_looks(op: int, body: bytes) -> None:
+    here = Anticipated()
+    here.take(pushed(folder=FILE, attributes=ATTRIBUTES))
+    assert here.answer(request(op, OTHER, body, unique=30)) is None
+    assert here.answer(request(GETATTR, FILE)) is None, "which one it is, the request does not tell"
+    here.take(pushed(folder=FILE, attributes=ATTRIBUTES))
+    assert here.answer(request(GETATTR, FILE)) is None, "it may have been looked at before"
+    here.replied(30)
+    here.take(pushed(folder=FILE, attributes=ATTRIBUTES))
+    assert here.answer(request(GETATTR, FILE)) is not None
+
+
+# -- files that stay open --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def kept() -> Anticipated:
+    """It has a file open on the host that the guest has closed."""
+    found = Anticipated(lambda: 100.0)
+    found.take(pushed(folder=FILE, end=77, what=CONTENT))
+    assert found.answer(closing(77, unique=8)) == anticipated.HEAD.pack(16, 0, 8)
+    return found
+
+
+def closed(here: Anticipated) -> list[int]:
+    """Handles that the host is told to close."""
+    report = here.closed()
+    if not report:
+        return []
+    size, op, *_ = anticipated.REQUEST.unpack_from(report)
+    assert (size, op) == (len(report), anticipated.RELEASED)
+    return [handle for (handle,) in struct.iter_unpack("<Q", report[anticipated.REQUEST.size :])]
+
+
+def test_a_file_is_opened_again_without_the_host(kept: Anticipated) -> None:
+    answer = kept.answer(opening(unique=12))
+    assert answer == anticipated.HEAD.pack(32, 0, 12) + struct.pack("<QII", 77, 2, 0)
+    assert kept.answer(opening()) is None, "it has it once"
+    assert kept.answer(closing(77)) is not None
+    assert kept.answer(opening()) is not None
+    assert closed(kept) == []
+
+
+@pytest.mark.parametrize("flags", (0o1, 0o2, 0o1000, 0o40000))
+def test_but_not_to_write(kept: Anticipated, flags: int) -> None:
+    assert kept.answer(opening(flags)) is None
+
+
+def test_nor_for_who_repeats_or_what_is_sent_again(kept: Anticipated) -> None:
+    assert kept.answer(opening(pid=5), never_for=5) is None
+    assert kept.answer(opening(unique=2 | RESENT)) is None
+
+
+def test_handles_that_the_host_did_not_name_are_its_own(kept: Anticipated) -> None:
+    assert kept.answer(closing(78)) is None
+    assert closed(kept) == [77], "and it is asked anew"
+
+
+@pytest.mark.parametrize("open_again", (False, True))
+def test_it_is_closed_once_the_host_says_that_something_changed(kept: Anticipated, open_again: bool) -> None:
+    if open_again:
+        assert kept.answer(opening()) is not None
+    kept.not_true(notice(INVAL_INODE, struct.pack("<Qqq", FILE, 0, 0)))
+    assert closed(kept) == ([] if open_again else [77])
+    if open_again:
+        assert kept.answer(closing(77)) is None
+    assert kept.answer(opening()) is None
+
+
+def test_it_is_closed_once_the_guest_knows_it_no_more(kept: Anticipated) -> None:
+    kept.answer(request(FORGET, FILE, bytes(8)))
+    assert closed(kept) == [77] and closed(kept) == []
+
+
+def test_it_is_closed_for_another_stream(kept: Anticipated) -> None:
+    kept.clear()
+    assert kept.answer(opening()) is None
+    assert closed(kept) == [77]
+
+
+def test_it_is_closed_after_a_while(kept: Anticipated) -> None:
+    kept.open.drop_since(99.0)
+    assert closed(kept) == []
+    kept.open.drop_since(100.0)
+    assert closed(kept) == [77]
 
 
 # -- what makes them untrue ------------------------------------------------------------------------
@@ -350,7 +462,7 @@ def test_the_guest_changes_a_folder(here: Anticipated, op: int, body: bytes) -> 
 
 @pytest.mark.parametrize("op", (SETATTR, SETXATTR, REMOVEXATTR, OPEN, FORGET))
 def test_a_file_that_the_kernel_knows_already(here: Anticipated, op: int) -> None:
-    assert here.answer(request(op, 10)) is None
+    assert here.answer(request(op, 10, bytes(8))) is None
     assert here.answer(look(b"one")) is None
     assert forgotten(here) == {10}
 
@@ -420,10 +532,10 @@ def test_the_oldest_folders_are_dropped_when_it_is_too_much() -> None:
 
 def test_folders_are_bounded_too() -> None:
     here = Anticipated()
-    for folder in range(anticipated.MOST_FOLDERS + 1):
+    for folder in range(anticipated.MOST_ATTRIBUTES + 1):
         here.take(pushed(folder=folder + 1, attributes=ATTRIBUTES, end=1))
     assert here.answer(request(GETATTR, 1)) is None
-    assert here.answer(request(GETATTR, anticipated.MOST_FOLDERS + 1)) is not None
+    assert here.answer(request(GETATTR, anticipated.MOST_ATTRIBUTES + 1)) is not None
 
 
 def test_reports_wait_until_they_are_worth_one() -> None:

@@ -144,6 +144,83 @@ def test_reading_a_file_costs_what_it_must(mount: ShareMount, host: Path) -> Non
     os.close(top)
 
 
+def test_reading_it_again_costs_nothing(mount: ShareMount, host: Path) -> None:
+    names = files(host, 20)
+    top = os.open(mount.path(host), os.O_RDONLY)
+
+    def read() -> None:
+        for name in names:
+            with open(name, opener=lambda path, flags: os.open(path, flags, dir_fd=top)) as file:
+                assert file.read() == name
+
+    read()
+    before = asked(mount)
+    read()
+    assert asked(mount) - before <= 1
+    os.close(top)
+
+
+def test_what_is_kept_open_is_let_go(mount: ShareMount, host: Path) -> None:
+    files(host, 20)
+    guest = mount.path(host)
+
+    def kept() -> int:
+        return int(mount.order({"op": "status"})["open"])
+
+    def read() -> None:
+        for path in guest.iterdir():
+            path.read_text()
+
+    read()
+    assert kept() == 20
+    assert soon(lambda: kept() == 0), "nobody reads them again"
+    read()
+    (host / "file00003").unlink()
+    assert soon(lambda: kept() == 19), "nothing holds the disk's room"
+    (guest / "file00004").unlink()
+    assert soon(lambda: kept() == 0)
+    read()
+    mount.connect()
+    read()
+    assert soon(lambda: kept() == 0)
+    mount.kill_server()
+    mount.start_server(fresh=False)
+    mount.connect()
+
+
+def test_how_a_file_looks_is_never_told_late(mount: ShareMount, host: Path) -> None:
+    """What reading it brings along is not older than what the guest does next."""
+    names = files(host, 6)
+    guest = mount.path(host)
+    with (guest / names[0]).open() as file:
+        file.read()
+        os.unlink(guest / names[0])
+        assert os.fstat(file.fileno()).st_nlink == 0
+    with (guest / names[1]).open() as file:
+        file.read()
+        os.link(guest / names[1], guest / "second")
+        assert os.fstat(file.fileno()).st_nlink == 2
+        os.unlink(guest / "second")
+        assert os.fstat(file.fileno()).st_nlink == 1
+    with (guest / names[2]).open() as file:
+        file.read()
+        os.rename(guest / names[2], guest / "moved")
+        assert os.fstat(file.fileno()).st_ctime_ns == (host / "moved").stat().st_ctime_ns
+    with (guest / names[3]).open() as file:
+        file.read()
+        os.truncate(guest / names[3], 3)
+        assert os.fstat(file.fileno()).st_size == 3
+    with (guest / names[4]).open() as file:
+        file.read()
+        os.chmod(guest / names[4], 0o600)
+        assert stat.S_IMODE(os.fstat(file.fileno()).st_mode) == 0o600
+    with (guest / names[5]).open() as file:
+        file.read()
+        (host / names[5]).write_text("longer than it was")
+        mount.settled()
+        assert os.fstat(file.fileno()).st_size == len("longer than it was")
+
+
 def test_contents_told_ahead_are_the_last(mount: ShareMount, host: Path) -> None:
     """Whoever changes them, and however it is read."""
     names = files(host, 5)
@@ -206,7 +283,7 @@ def test_files_told_ahead_are_changed_by_the_guest(mount: ShareMount, host: Path
 
 def test_what_the_host_changes_all_the_time_is_never_told_late(mount: ShareMount, host: Path) -> None:
     """Whatever is told while a file changes, the last change counts."""
-    for number in range(20):
+    for number in range(10):
         folder = host / f"{number}"
         folder.mkdir()
         names = files(folder, 20)
