@@ -103,6 +103,7 @@ def test_control_c_reaches_the_container(docker: Docker, my_container: str) -> N
         shown.wait()
 
 
+@pytest.mark.long
 def test_the_classic_builder(docker: Docker, tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text(
         "FROM busybox\nARG WORD\nCOPY word /word\nRUN echo $WORD >> /word\nCMD cat /word\n"
@@ -123,6 +124,7 @@ def test_the_classic_builder(docker: Docker, tmp_path: Path) -> None:
     assert docker("run", "--rm", "classic").out.split() == ["copied", "run"]
 
 
+@pytest.mark.long
 def test_buildkit_straight_on_the_socket(docker: Docker, tmp_path: Path) -> None:
     """Secrets and a second stage travel over BuildKit's session: HTTP/2, upgraded on the socket."""
     (tmp_path / "secret").write_text("not in the image")

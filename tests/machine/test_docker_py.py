@@ -77,6 +77,7 @@ def test_raw_attach_socket(client: DockerClient) -> None:
     container.remove(force=True)
 
 
+@pytest.mark.long
 def test_build_volumes_and_networks(client: DockerClient) -> None:
     image, _ = client.images.build(fileobj=io.BytesIO(b"FROM busybox\nRUN echo built > /built\n"), tag="py")
     volume = client.volumes.create("py-volume")

@@ -77,6 +77,7 @@ def test_exit_status_and_errors_are_dockers_own(docker: Docker) -> None:
     assert "No such container: no-such-container" in missing.err
 
 
+@pytest.mark.long
 def test_push_and_pull_again(docker: Docker, registry: Registry) -> None:
     name = f"{registry.address}/x/pushed:1"
     build = "FROM busybox\nRUN echo pushed > /pushed\n"

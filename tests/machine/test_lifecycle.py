@@ -189,6 +189,7 @@ def test_stop_is_graceful_and_its_socket_says_how_to_start(running: Home) -> Non
     assert "Kernel panic" not in console.rpartition("proa: init")[2]
 
 
+@pytest.mark.long
 def test_what_was_written_outlives_force(running: Home) -> None:
     running.ok("shell", "--", "sh", "-c", "echo kept > /var/lib/proa/mark && sync")
     running.ok("stop", "--force")
@@ -234,6 +235,7 @@ def _start_and_kill_agent_at(home: Home, words: str) -> None:
         assert starting.wait(60) == 1, "the start that lost its agent says so"
 
 
+@pytest.mark.long
 def test_kill_of_the_hypervisor_in_the_middle_of_a_start_is_said(running: Home) -> None:
     running.ok("stop", "--force")
     with start([PROA, "start"], env=running.environ) as starting:
