@@ -13,10 +13,9 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
+from proa_guest.fuse import HEAD, RELEASED, REQUEST, own_request, reply
 from proa_guest.kept_open import KeptOpen
 
-HEAD = struct.Struct("<IiQ")
-REQUEST = struct.Struct("<IIQQIIIHH")
 # The request that it goes with, folder, end of its listing or 0, count of names, length of attributes, and:
 PUSHED = struct.Struct("<3Q3I")
 # Nothing is in it but what the guest puts there; it is a file that was opened for reading, the second number
@@ -24,7 +23,7 @@ PUSHED = struct.Struct("<3Q3I")
 NEW, CONTENT = 1, 2
 NAME = struct.Struct("<H")
 ANSWER = 128  # bytes: fuse_entry_out of linux/fuse.h
-NODE = struct.Struct("<Q")
+NUMBER = struct.Struct("<Q")  # of a node, or a handle
 BATCH = struct.Struct("<II")
 FORGOTTEN = struct.Struct("<QQ")
 RESENT = 1 << 63
@@ -58,8 +57,6 @@ KEEP_CACHE = 2
 # Flags of an open that is not only to read, fcntl.h of Linux, x86 and ARM: to write, to truncate, direct.
 NOT_READ = 0o3 | 0o1000 | 0o40000 | 0o200000
 TRUNCATES = 0o1000
-HANDLE = struct.Struct("<Q")
-RELEASED = 0x50520004  # a request of the relay's own: handles that the host is to close
 
 
 class Anticipated:
@@ -99,7 +96,7 @@ class Anticipated:
         if known is not None and pid != never_for and not unique & RESENT:
             found = known(node, request)
             if found is not None:
-                return HEAD.pack(HEAD.size + len(found), 0, unique) + found
+                return reply(unique, found)
         if op == BATCH_FORGET:
             if self._places or self._new or self.open:
                 for number, _ in FORGOTTEN.iter_unpack(_whole(request[REQUEST.size + BATCH.size :])):
@@ -133,7 +130,7 @@ class Anticipated:
         return self._attributes.pop(node, None)
 
     def _listed(self, node: int, request: memoryview) -> bytes | None:
-        if self._ends and self._ends.get(node) == NODE.unpack_from(request, REQUEST.size + 8)[0]:
+        if self._ends and self._ends.get(node) == NUMBER.unpack_from(request, REQUEST.size + 8)[0]:
             del self._ends[node]
             return b""
         return None
@@ -163,18 +160,15 @@ class Anticipated:
 
     def _named(self, folder: int, name: bytes) -> bytes | None:
         """The answer, which is given only once."""
-        names = self._folders.get(folder)
-        found = names.pop(name, None) if names else None
+        found = self._folders.get(folder, {}).get(name)
         if found is not None:
-            del self._places[NODE.unpack_from(found)[0]]
-            if not names:
-                del self._folders[folder]
+            self._take_out(*NUMBER.unpack_from(found))
         return found
 
-    def not_wanted(self, request: memoryview, reply: bytes) -> None:
+    def not_wanted(self, request: memoryview, answer: bytes) -> None:
         """Nobody waited any more for what `answer` gave."""
         _, op, _, node, *_ = REQUEST.unpack_from(request)
-        [number] = NODE.unpack_from(reply.ljust(HEAD.size + NODE.size, b"\0"), HEAD.size)
+        [number] = NUMBER.unpack_from(answer.ljust(HEAD.size + NUMBER.size, b"\0"), HEAD.size)
         if op == LOOKUP and number:
             self._unused.append(number)
         elif op == OPEN:
@@ -188,7 +182,7 @@ class Anticipated:
             self._drop_name(node, name)
             self._may_have(node, name)
         elif op in _RENAMES:
-            [other] = NODE.unpack_from(request, REQUEST.size)
+            [other] = NUMBER.unpack_from(request, REQUEST.size)
             folders = (node, other)
             old, new = _names(request, _RENAMES[op], 2)
             self._drop_name(node, old)
@@ -196,7 +190,7 @@ class Anticipated:
             self._may_have(node, old)  # where the two are exchanged
             self._may_have(other, new)
         elif op == COPY_FILE_RANGE:
-            folders = NODE.unpack_from(request, REQUEST.size + 16)  # the file that it goes to
+            folders = NUMBER.unpack_from(request, REQUEST.size + 16)  # the file that it goes to
         if op in _CHANGES_ANY:
             folders = (*folders, _ANY)
             self._attributes.clear()
@@ -222,7 +216,7 @@ class Anticipated:
     def not_true(self, notice: bytes) -> None:
         """The host tells the kernel that something has changed."""
         _, code, _ = HEAD.unpack_from(notice)
-        [node] = NODE.unpack_from(notice, HEAD.size)
+        [node] = NUMBER.unpack_from(notice, HEAD.size)
         self._new.pop(node, None)
         if code == INVAL_INODE:
             self._drop_content(node)
@@ -267,7 +261,7 @@ class Anticipated:
             self._ends[folder] = end
 
     def _keep_name(self, folder: int, name: bytes, answer: bytes, *, unsure: bool) -> None:
-        [node] = NODE.unpack_from(answer)
+        [node] = NUMBER.unpack_from(answer)
         if unsure or node in self._places:
             self._unused.append(node)
             return
@@ -278,11 +272,8 @@ class Anticipated:
     def _bound(self) -> None:
         """Drop the oldest folders where it is too much."""
         while len(self._places) > MOST:
-            _, names = self._folders.popitem(last=False)
-            for answer in names.values():
-                [node] = NODE.unpack_from(answer)
-                del self._places[node]
-                self._unused.append(node)
+            for answer in tuple(next(iter(self._folders.values())).values()):
+                self._drop(*NUMBER.unpack_from(answer))
 
     def _keep_content(self, node: int, content: bytes) -> None:
         self._drop_content(node)
@@ -313,10 +304,7 @@ class Anticipated:
     def closed(self) -> bytes:
         """The one that tells of handles that are kept no more; empty where there are none."""
         gone = self.open.gone()
-        if not gone:
-            return b""
-        size = REQUEST.size + HANDLE.size * len(gone)
-        return REQUEST.pack(size, RELEASED, 0, 0, 0, 0, 0, 0, 0) + b"".join(map(HANDLE.pack, gone))
+        return own_request(RELEASED, body=b"".join(map(NUMBER.pack, gone))) if gone else b""
 
     def forgotten(self, *, all_of_them: bool = False) -> bytes:
         """A request that tells the host of what was dropped unused; empty while it is not worth one."""
@@ -324,7 +312,7 @@ class Anticipated:
             return b""
         nodes, self._unused = self._unused[:RETURNED], self._unused[RETURNED:]
         body = BATCH.pack(len(nodes), 0) + b"".join(FORGOTTEN.pack(node, 1) for node in nodes)
-        return REQUEST.pack(REQUEST.size + len(body), BATCH_FORGET, 0, 0, 0, 0, 0, 0, 0) + body
+        return own_request(BATCH_FORGET, body=body)
 
     def _drop_folder(self, folder: int) -> None:
         self._attributes.pop(folder, None)
@@ -333,20 +321,25 @@ class Anticipated:
     def _drop_content(self, node: int) -> None:
         self._bytes -= len(self._contents.pop(node, b""))
 
-    def _drop(self, node: int) -> None:
+    def _take_out(self, node: int) -> bool:
+        """Whether its answer was there."""
         place = self._places.pop(node, None)
-        if place is not None:
-            names = self._folders[place[0]]
-            del names[place[1]]
-            if not names:
-                del self._folders[place[0]]
+        if place is None:
+            return False
+        names = self._folders[place[0]]
+        del names[place[1]]
+        if not names:
+            del self._folders[place[0]]
+        return True
+
+    def _drop(self, node: int) -> None:
+        if self._take_out(node):
             self._unused.append(node)
 
     def _drop_name(self, folder: int, name: bytes) -> None:
-        names = self._folders.get(folder)
-        found = names.get(name) if names else None
+        found = self._folders.get(folder, {}).get(name)
         if found is not None:
-            self._drop(NODE.unpack_from(found)[0])
+            self._drop(*NUMBER.unpack_from(found))
 
 
 def _names(request: memoryview, offset: int, count: int) -> list[bytes]:

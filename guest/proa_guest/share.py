@@ -18,13 +18,23 @@ import os
 import queue
 import socket
 import stat
-import struct
 import sys
 import threading
 import time
 
 from proa_guest.anticipated import Anticipated
 from proa_guest.commands import spawn
+from proa_guest.fuse import (
+    HEAD,
+    HELLO,
+    NOTIFY_ANTICIPATED,
+    NOTIFY_REPEAT,
+    REPEATED,
+    REQUEST,
+    TOLD,
+    own_request,
+    reply,
+)
 from proa_guest.repeat import Repeater
 
 TYPE_CHECKING = False
@@ -47,11 +57,6 @@ MOST = (1 << 20) + (64 << 10)  # bytes of a frame: a kernel's largest write, wit
 READ_AHEAD = 1024  # KiB; a kernel's own choice of 128 makes eight requests of one
 MS_NOSUID, MS_NODEV, MS_NOATIME = 2, 4, 1024  # linux/mount.h
 NOTIFY_RESEND = 7  # linux/fuse.h
-HEAD = struct.Struct("<IiQ")
-# Of ours: notices that are no kernel's, and what the relay itself sends to the host.
-NOTIFY_REPEAT, NOTIFY_ANTICIPATED = 0x5001, 0x5002
-HELLO, TOLD, REPEATED = 0x50520001, 0x50520002, 0x50520003
-REQUEST = struct.Struct("<IIQQIIIHH")
 # linux/fuse.h, asm-generic/errno.h
 GETXATTR, IOCTL, ENOTTY, ENODATA = 22, 39, 25, 61
 NEVER_THERE = (
@@ -185,7 +190,7 @@ class Relay:
         stream.setblocking(True)
         # First of all: only then does the host trust that it can tell, and know whom not to obey.
         with contextlib.suppress(OSError):  # whoever reads it finds out
-            stream.sendall(_own_request(HELLO, self._repeater.pid))
+            stream.sendall(own_request(HELLO, self._repeater.pid))
         with self._lock:
             before, self._stream = self._stream, stream
             self._anticipated.clear()
@@ -202,11 +207,12 @@ class Relay:
         except OSError as error:
             self._log(f"what was unanswered is not asked again: {error.strerror}")
 
-    def _current(self) -> socket.socket:
+    def _current(self) -> tuple[socket.socket, bytes]:
+        """The stream, once there is one, and what is to be sent before anything else."""
         with self._lock:
             while self._stream is None:
                 self._there.wait()
-            return self._stream
+            return self._stream, self._anticipated.reports()
 
     def _lost(self, stream: socket.socket) -> None:
         with self._lock:
@@ -231,12 +237,10 @@ class Relay:
                 return
             if self._answered_here(view[:size]):
                 continue
-            stream = self._current()
-            with self._lock:
-                unused = self._anticipated.reports()
+            stream, reports = self._current()
             try:
                 with self._sending:
-                    stream.sendall(unused + view[:size] if unused else view[:size])
+                    stream.sendall(reports + view[:size] if reports else view[:size])
             except OSError as error:
                 self._log(f"the host's stream broke: {error.strerror}")
                 self._lost(stream)
@@ -252,7 +256,7 @@ class Relay:
             refused = ENOTTY  # asked for with each file that is opened, to see if it is a terminal
         if refused:
             with contextlib.suppress(FileNotFoundError):
-                os.write(self._device, HEAD.pack(HEAD.size, -refused, unique))
+                os.write(self._device, reply(unique, error=refused))
             return True
         with self._lock:
             answer = self._anticipated.answer(request, self._repeater.pid)
@@ -343,7 +347,7 @@ class Relay:
                     os.write(self._device, notice)
             told += 1
             if told == ACKNOWLEDGE or self._notices.empty():
-                self._send(stream, _own_request(TOLD, told))
+                self._send(stream, own_request(TOLD, told))
                 told = 0
 
     def _repeat(self, stream: socket.socket, task: bytes) -> None:
@@ -352,16 +356,11 @@ class Relay:
         except OSError as failed:
             self._log(f"{failed.strerror}, so the relay ends too")  # the host's next stream begins anew
             os._exit(1)
-        self._send(stream, _own_request(REPEATED, error, task[:8]))
+        self._send(stream, own_request(REPEATED, error, task[:8]))
 
     def _send(self, stream: socket.socket, frame: bytes) -> None:
         with contextlib.suppress(OSError), self._sending:  # who reads the stream finds out
             stream.sendall(frame)
-
-
-def _own_request(op: int, number: int, body: bytes = b"") -> bytes:
-    """A request of the relay's own; nothing answers it."""
-    return REQUEST.pack(REQUEST.size + len(body), op, 0, 0, 0, 0, number, 0, 0) + body
 
 
 def _end(stream: socket.socket) -> None:

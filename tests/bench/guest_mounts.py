@@ -16,15 +16,15 @@ from tests.bench.figures import Figure
 from tests.bench.world import World
 from tests.support import debian_images
 from tests.support.commands import run
+from tests.support.npm import EXPRESS
 
 ROUNDS = 3
 FOLDERS, FILES = 20, 50  # in each
 BIG = 64  # MiB
 TIMEOUT = 600.0
-PACKAGE = "express@4.21.2"
 # What it did, and the seconds that each part took.
 _WORK = """
-const fs = require('fs'), crypto = require('crypto'), took = {}, found = {};
+const fs = require('fs'), took = {}, found = {};
 const timed = (what, work) => {
   const begun = process.hrtime.bigint();
   found[what] = work();
@@ -74,24 +74,11 @@ def measure(world: World) -> list[Figure]:
         docker("load", "-i", str(folder / "node.tar"))
         (folder / "node.tar").unlink()
         where = {"mount": f"{folder}/host:/tmp/at", "disk": "disk:/tmp/at"}
-        docker(
-            "run",
-            "-d",
-            "--name",
-            "filler",
-            "-v",
-            where["mount"],
-            "-v",
-            "disk:/disk",
-            "node:18",
-            "sleep",
-            "inf",
-        )
+        asleep = ("node:18", "sleep", "inf")
+        docker("run", "-d", "--name", "filler", "-v", where["mount"], "-v", "disk:/disk", *asleep)
         docker("exec", "filler", "cp", "-r", "/tmp/at/tree", "/disk/")
         for kind, place in where.items():
-            docker(
-                "run", "-d", "--name", kind, "-v", place, "-v", "npm:/root/.npm", "node:18", "sleep", "inf"
-            )
+            docker("run", "-d", "--name", kind, "-v", place, "-v", "npm:/root/.npm", *asleep)
         figures = [*_files(world, docker, where), *_npm(docker, where)]
         docker("rm", "-f", "filler", *where)
         docker("volume", "rm", "disk", "npm")
@@ -133,7 +120,7 @@ def _files(world: World, docker: _Docker, where: Mapping[str, str]) -> list[Figu
 def _npm(docker: _Docker, where: Mapping[str, str]) -> list[Figure]:
     """The packages are there already: no network is measured. In whole seconds, of many."""
     docker(
-        "exec", "disk", "sh", "-c", f"cd /tmp/at && npm init -y >/dev/null && npm install --silent {PACKAGE}"
+        "exec", "disk", "sh", "-c", f"cd /tmp/at && npm init -y >/dev/null && npm install --silent {EXPRESS}"
     )
     docker("exec", "filler", "sh", "-c", "cp /disk/package*.json /tmp/at/")
     times: dict[str, list[float]] = {kind: [] for kind in where}
@@ -145,7 +132,7 @@ def _npm(docker: _Docker, where: Mapping[str, str]) -> list[Figure]:
             times[kind].append(int(took))
     assert len(counts) == 1, counts
     mount, disk = (statistics.median(times[kind]) for kind in ("mount", "disk"))
-    return [Figure(f"in the guest: npm ci of {PACKAGE}", mount, "s", 2.0, disk)]
+    return [Figure(f"in the guest: npm ci of {EXPRESS}", mount, "s", 2.0, disk)]
 
 
 def _tree(place: Path) -> None:

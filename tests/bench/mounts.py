@@ -117,9 +117,9 @@ def _alone(folder: Path) -> list[Figure]:
         through, plain = (_seconds(["cksum", "big"], at) for at in (place, folder / "ours/tree"))
         # What cksum itself takes is not the mount's.
         figures.append(Figure("mount: reading", BIG / 1e6 / (through - plain), "MB/s", 600, floor=True))
-        before = mount.order({"op": "status"})["asked"]
+        before = mount.asked()
         subprocess.run(["sh", "-c", NEW], cwd=place, check=True, capture_output=True, timeout=TIMEOUT)
-        asked = mount.order({"op": "status"})["asked"] - before
+        asked = mount.asked() - before
         figures.append(Figure("mount: messages for a new file", asked / 1000, "", 4))
         delays = _delays(folder / "ours/tree", place)
         figures += [
@@ -130,7 +130,7 @@ def _alone(folder: Path) -> list[Figure]:
             (folder / f"ours/many/{number // 100}/{number % 100}").mkdir(parents=True)
         subprocess.run(["find", mount.path(folder / "ours/many")], check=True, capture_output=True)
         subprocess.run(["find", mount.path(folder / "ours/many")], check=True, capture_output=True)
-        status = mount.order({"op": "status"})
+        status = mount.status()
         if status["watches"] < WATCHED:
             raise SystemExit(f"only {status['watches']} folders are watched: {status['problem']}")
         figures.append(Figure("mount: server with 10,000 watched folders", mount.resident(), "MiB", 50))
@@ -184,12 +184,8 @@ def _repository(place: Path) -> None:
 @contextmanager
 def _mounted(shared: Path, folder: Path) -> Iterator[ShareMount]:
     state = Path(tempfile.mkdtemp(dir=folder))
-    mount = ShareMount(state, {shared: True})
-    mount.open()
-    try:
+    with ShareMount(state, {shared: True}) as mount:
         yield mount
-    finally:
-        mount.close()
 
 
 @contextmanager

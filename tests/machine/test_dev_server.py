@@ -4,7 +4,6 @@ after a sleep."""
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,8 +12,8 @@ import aiohttp
 import pytest
 
 from tests.support.clients import Docker
-from tests.support.commands import run
 from tests.support.homes import Home
+from tests.support.npm import VITE, npm
 from tests.support.registry import free_port
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(600)]
@@ -34,8 +33,7 @@ def project(tmp_path: Path) -> Path:
         "import {text} from './text.js';\nimport.meta.hot.accept('./text.js');"
     )
     (folder / "src/text.js").write_text("export const text = 'first';")
-    argv = ("npm", "install", "--silent", "--no-audit", "--no-fund", "--prefer-offline", "vite@5.4.9")
-    run(argv, timeout=120, cwd=folder, env=dict(os.environ)).check()
+    npm(folder, "install", "--silent", VITE)
     return folder
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -52,6 +53,13 @@ class ShareMount:
         return self.place / host.relative_to("/")
 
     # -- processes ----------------------------------------------------------------------------
+
+    def __enter__(self) -> ShareMount:
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def open(self) -> None:
         self.start_server(fresh=True)
@@ -112,6 +120,13 @@ class ShareMount:
         [line] = [line for line in status.splitlines() if line.startswith("VmRSS")]
         return int(line.split()[1]) / 1024
 
+    def status(self) -> dict[str, Any]:
+        return self.order({"op": "status"})
+
+    def asked(self) -> int:
+        """How many requests the server has had."""
+        return int(self.status()["asked"])
+
     def settled(self) -> dict[str, Any]:
         """The server's counts, once the mount has been told of all that has happened."""
         end = time.monotonic() + TIMEOUT
@@ -119,7 +134,7 @@ class ShareMount:
         before: dict[str, Any] = {}
         while same < 3:
             assert time.monotonic() < end, before
-            now = {**self.order({"op": "status"}), "rate": 0, "slowest": None}
+            now = {**self.status(), "rate": 0, "slowest": None}
             same = same + 1 if now["quiet"] and now == before else 0
             before = now
             time.sleep(0.02)  # what the watcher has yet to read cannot be asked for
@@ -151,6 +166,14 @@ class ShareMount:
         self._relay.wait(TIMEOUT)
         if self._server is not None:
             self._server.wait(TIMEOUT)
+
+
+def outcome(call: Callable[..., Any], *given: Any) -> Any:
+    """What it returns, or the name of its error."""
+    try:
+        return call(*given)
+    except OSError as error:
+        return errno.errorcode.get(error.errno or 0, "?")
 
 
 def soon(holds: Callable[[], bool]) -> bool:

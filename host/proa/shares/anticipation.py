@@ -12,7 +12,7 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 assert sys.platform != "win32"  # as proa.system.beneath
@@ -30,11 +30,7 @@ MOST = 256  # names told at once; the rest of a larger folder when one behind th
 SMALL = 64 << 10  # bytes of a file that is sent as it is opened
 LONGEST = 0.02  # seconds that an answer may be held up by it: a disk may be slow
 _EVERYTHING = b"\xff" * (protocol.MAX_NAME + 1)  # behind every name
-# Requests after which the kernel asks for the folder's attributes anew.
-# Flags of an open that is not to read all of it: fcntl.h of Linux, x86 and ARM alike but for O_DIRECT.
-_NOT_READ = 0o3 | 0o1000 | 0o40000 | 0o200000
-_LISTS = frozenset((Op.READDIR, Op.READDIRPLUS))
-_CHANGES = frozenset((Op.CREATE, Op.MKNOD, Op.MKDIR, Op.SYMLINK, Op.LINK, Op.UNLINK, Op.RMDIR))
+_NOT_READ = protocol.ACCESS_MODE | protocol.TRUNCATE | protocol.DIRECT  # flags of an open
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,55 +62,78 @@ class Anticipation:
         self._outbox = outbox
         self._entry = entry
         self._valid = valid
+        changes = (Op.CREATE, Op.MKNOD, Op.SYMLINK, Op.LINK, Op.UNLINK, Op.RMDIR)
+        self._works: dict[int, Callable[[Request, Body], Sequence[Ahead]]] = {
+            **dict.fromkeys(changes, self._changed),
+            Op.LOOKUP: self._looked_up,
+            Op.READDIR: self._listed,
+            Op.READDIRPLUS: self._listed,
+            Op.MKDIR: self._made_folder,
+            Op.OPEN: self._opened,
+        }
 
-    def after(self, request: Request, body: Body) -> list[Ahead]:
+    def after(self, request: Request, body: Body) -> Sequence[Ahead]:
         """What to tell with `body`, the answer to a request that has just been carried out well."""
-        found = [self._of_folder(request)]
-        if request.op == Op.MKDIR:
-            found.append(self._new(request))
-        elif request.op == Op.OPEN:
-            found += self._opened(request, body)
-        return [ahead for ahead in found if ahead is not None]
-
-    def _of_folder(self, request: Request) -> Ahead | None:
-        """Of the folder that it was about."""
-        looks_up, lists = request.op == Op.LOOKUP, request.op in _LISTS
-        if not looks_up and not lists and request.op not in _CHANGES:
-            return None
-        folder = self._tree.nodes.get(request.node)
-        if folder is None or folder.root is None or not folder.watch or folder.renaming:
-            return None
-        version = folder.version
+        work = self._works.get(request.op)
         try:
-            if looks_up:
-                entries = self._files(folder, names(request.body, 0, 1)[0])
-                return Ahead(request.unique, folder, version, entries=entries) if entries else None
-            end, folder.end = (folder.end, 0) if lists else (0, 0)
-            if lists and not end:
-                return None
-            attributes = self._tree.attributes_of(folder)
+            return work(request, body) if work is not None else ()
         except (OSError, Refused):
-            return None  # whoever asks for it will be told
-        valid = self._valid(folder, attributes)
-        told = protocol.attr_out(attributes, valid) if valid else b""
-        return Ahead(request.unique, folder, version, told, end) if told else None
+            return ()  # whoever asks for it will be told
 
-    def _new(self, request: Request) -> Ahead | None:
+    def notices(self, aheads: Sequence[Ahead]) -> bytes:
+        """To be sent at once, with nothing else sent meanwhile: without what is out of date."""
+        return b"".join(map(self._notice, aheads))
+
+    def _folder(self, request: Request) -> Node | None:
+        """The folder that the request was about, if each change in it is told."""
+        folder = self._tree.nodes.get(request.node)
+        told = folder is not None and folder.root is not None and folder.watch and not folder.renaming
+        return folder if told else None
+
+    def _looked_up(self, request: Request, _: Body) -> Sequence[Ahead]:
+        folder = self._folder(request)
+        if folder is None:
+            return ()
+        version = folder.version
+        entries = self._files(folder, names(request.body, 0, 1)[0])
+        return (Ahead(request.unique, folder, version, entries=entries),) if entries else ()
+
+    def _listed(self, request: Request, _: Body) -> Sequence[Ahead]:
+        folder = self._folder(request)
+        if folder is None or not folder.end:
+            return ()
+        end, folder.end = folder.end, 0
+        return self._attributes(request, folder, end)
+
+    def _changed(self, request: Request, _: Body) -> Sequence[Ahead]:
+        folder = self._folder(request)
+        return self._attributes(request, folder) if folder is not None else ()
+
+    def _attributes(self, request: Request, node: Node, end: int = 0) -> Sequence[Ahead]:
+        """How it looks, which the kernel asks for anew after such a request. Raises OSError, Refused."""
+        version = node.version
+        attributes = self._tree.attributes_of(node)
+        valid = self._valid(node, attributes)
+        if not valid:
+            return ()
+        return (Ahead(request.unique, node, version, protocol.attr_out(attributes, valid), end),)
+
+    def _made_folder(self, request: Request, body: Body) -> Sequence[Ahead]:
+        return (*self._changed(request, body), *self._new(request))
+
+    def _new(self, request: Request) -> Sequence[Ahead]:
         """Of the folder that was just made: whoever makes files in it asks for each whether it is there."""
         above = self._tree.nodes.get(request.node)
         node = above.names.get(names(request.body, 8, 1)[0]) if above is not None else None
         if node is None or self._tree.hides_any(node):
-            return None
+            return ()
         version = node.version
-        try:
-            at = self._tree.watched_folder(node)
-            if not node.watch or beneath.names_in(at):
-                return None
-        except (OSError, Refused):
-            return None
-        return Ahead(request.unique, node, version, what=protocol.NEW)
+        at = self._tree.watched_folder(node)
+        if not node.watch or beneath.names_in(at):
+            return ()
+        return (Ahead(request.unique, node, version, what=protocol.NEW),)
 
-    def _opened(self, request: Request, body: Body) -> list[Ahead]:
+    def _opened(self, request: Request, body: Body) -> Sequence[Ahead]:
         """Of a file that was just opened for reading: that it may stay open here, for the next who reads it.
 
         Once also what is in a small one, which the guest's kernel keeps, and the attributes: it asks for them
@@ -123,27 +142,23 @@ class Anticipation:
         [flags] = protocol.fields("<I4x", request.body)
         node = self._tree.nodes.get(request.node)
         if node is None or flags & _NOT_READ or node.changing:
-            return []
+            return ()
         version = node.version = node.version or object()
         [number] = protocol.fields("<Q", memoryview(body))
-        content, told = b"", []
-        try:
-            file = self._handles.file(number).file.number
-            if not self._tree.watches.trusted(node, os.fstat(file).st_nlink):
-                return []
-            if node.has_content is not version:
-                content = os.pread(file, SMALL + 1, 0)
-                attributes = self._tree.attributes_of(node)
-                out = protocol.attr_out(attributes, self._valid(node, attributes))
-                told = [Ahead(request.unique, node, version, out)]
-                node.has_content = version
-        except (OSError, Refused):
-            return []
+        file = self._handles.file(number).file.number
+        if not self._tree.watches.trusted(node, os.fstat(file).st_nlink):
+            return ()
+        content: bytes = b""
+        told: Sequence[Ahead] = ()
+        if node.has_content is not version:
+            content = os.pread(file, SMALL + 1, 0)
+            told = self._attributes(request, node)
+            node.has_content = version
         content = content if len(content) <= SMALL else b""
-        return [*told, Ahead(request.unique, node, version, content, number, what=protocol.CONTENT)]
+        return (*told, Ahead(request.unique, node, version, content, number, what=protocol.CONTENT))
 
-    def body(self, ahead: Ahead) -> bytes:
-        """To be sent at once, with nothing else sent meanwhile; empty where it is out of date."""
+    def _notice(self, ahead: Ahead) -> bytes:
+        """Empty where it is out of date."""
         node = ahead.node
         same = node.version is ahead.version and not node.renaming and not node.changing
         entries = []
@@ -162,7 +177,7 @@ class Anticipation:
     def _files(self, folder: Node, name: bytes) -> tuple[tuple[Node, bytes, bytes], ...]:
         """The files around one that was asked for. No folders: to watch each costs more than it saves."""
         node = folder.names.get(name)
-        if name <= folder.ahead or node is None or node.identity[2] == stat.S_IFDIR >> 12:
+        if name <= folder.ahead or node is None or node.is_folder:
             return ()
         found = []
         end = time.monotonic() + LONGEST
@@ -187,7 +202,7 @@ class Anticipation:
     def _file(self, folder: Node, at: Descriptor, name: bytes) -> tuple[Node, bytes, bytes] | None:
         """One of which each change is told; the guest knows it from here on."""
         try:
-            found = os.stat(name, dir_fd=at.number, follow_symlinks=False)
+            found = beneath.status(at, name)
             if stat.S_ISDIR(found.st_mode) or found.st_nlink != 1 or self._tree.hides(folder, name):
                 return None
             node, attributes = self._tree.take_in(folder, name, at, found)

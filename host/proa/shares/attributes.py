@@ -42,7 +42,7 @@ class Attributes:
 
     def get(self, request: Request) -> Body:
         node = self._tree.node(request.node)
-        if node.root is not None and not node.watch and node.identity[2] == stat.S_IFDIR >> 12:
+        if node.root is not None and not node.watch and node.is_folder:
             self._tree.watched_folder(node)
         attributes = self._tree.attributes_of(node)
         return protocol.attr_out(attributes, self._valid(node, attributes))

@@ -120,7 +120,7 @@ class Coherence:
                 began = time.time_ns()
                 changes = watcher.read(IDLE)
                 if not changes:
-                    self._tree.nodes.let_go_named()  # so a disk can be taken out where nobody works
+                    self._tree.nodes.let_go_all(but_nameless=True)  # a disk can be taken out so
                 if changes and changes[-1].kind & Kind.MOVED_FROM:
                     changes += watcher.read(PATIENCE)
                 self.follow(changes)
@@ -153,11 +153,8 @@ class Coherence:
             if change.kind & Kind.OVERFLOW:
                 self._overflow()
                 continue
-            if change.kind & Kind.MOUNTED:
-                self._mounted(change.name)
-                continue
             node = self._watches.node(change.watch)
-            if node is None:
+            if node is None or change.kind & Kind.MOUNTED:
                 continue
             if not change.name:
                 self._itself(node, change.kind)
@@ -165,18 +162,19 @@ class Coherence:
                 self._content(node, change.name, change.kind)
             elif change.kind & NAMES:
                 self._name(node, change, sources.get(change.cookie), paired)
+        self._mounted({change.name for change in changes if change.kind & Kind.MOUNTED})
 
     def _overflow(self) -> None:
         log.warning("more changes than the system could tell of: looking at everything that the guest knows")
         self._watches.no_echoes()
         self.look_again(self._since)
 
-    def _mounted(self, path: bytes) -> None:
+    def _mounted(self, paths: set[bytes]) -> None:
         """Other folders than before are seen there; who watches one is told nothing of that."""
-        if self._tree.reaches(path):
-            log.info("%s is another file system now", os.fsdecode(path))
+        if any(map(self._tree.reaches, paths)):
+            log.info("another file system is there: %s", ", ".join(map(os.fsdecode, sorted(paths))))
             self._tree.nodes.let_go_all()
-            self.look_again(self._since)
+            self.look_again(self._since)  # once: it compares all that the guest knows
 
     def _itself(self, node: Node, kind: Kind) -> None:
         """What is watched has changed, seen from itself; that it moves or goes, its folder tells too."""
@@ -187,7 +185,7 @@ class Coherence:
                 self._outbox.inode(node, content=True)
         elif not kind & CONTENT:
             return
-        elif node.identity[2] != stat.S_IFDIR >> 12:
+        elif not node.is_folder:
             for parent, name in tuple(node.places):
                 self._content(parent, name, kind)
         elif not node.changing and not self._is_own(node):
@@ -323,7 +321,7 @@ class Coherence:
         for node in self._tree.nodes.all():
             if node.root is None or not self._tree.is_shared(node):
                 continue
-            if node.identity[2] == stat.S_IFDIR >> 12:
+            if node.is_folder:
                 self._look_at(node, since)
 
     def _look_at(self, node: Node, since: int) -> None:
@@ -339,7 +337,7 @@ class Coherence:
         for name, child in tuple(node.names.items()):
             at = self._status(node, name)
             if at is None:
-                kind = Kind.FOLDER if child.identity[2] == stat.S_IFDIR >> 12 else Kind(0)
+                kind = Kind.FOLDER if child.is_folder else Kind(0)
                 self._removed((node, name), Kind.DELETED | kind)
             elif identity(at) != child.identity:
                 self._made(node, name, replaces=True)

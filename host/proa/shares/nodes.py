@@ -6,6 +6,7 @@ file's identity when it is used. Folders keep a descriptor for a while, so that 
 
 from __future__ import annotations
 
+import stat
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -65,13 +66,15 @@ class Node:
     told: Stamp | None = None  # the last that the guest was told of it
     own: Stamp | None = None  # how the guest's own last change left it
     changing: int = 0  # changes of the guest's that are under way
-    # Of a folder: another object with each change in it; names being changed by the guest; up to which name
-    # the guest was told without asking.
-    version: object = None
-    renaming: int = 0
+    version: object = None  # another object with each change of it, or in it
     has_content: object = None  # the version of a file whose content the guest was sent
-    ahead: bytes = b""
+    renaming: int = 0  # names in it that the guest is changing
+    ahead: bytes = b""  # up to which name in it the guest was told without asking
     end: int = 0  # behind which place of its listing nothing is left; 0: not known
+
+    @property
+    def is_folder(self) -> bool:
+        return self.identity[2] == stat.S_IFDIR >> 12
 
     def changed(self) -> None:
         """What somebody has just read of it, or of the folders it is in, is not to be told any more."""
@@ -236,17 +239,13 @@ class Nodes:
             node.folder = None
             self._folders.pop(node.number, None)
 
-    def let_go_all(self) -> None:
-        """Drop all folders' descriptors: each is found again by its place, if it still has one."""
-        with self._lock:
-            for node in self._folders.values():
-                node.folder = None
-            self._folders.clear()
+    def let_go_all(self, *, but_nameless: bool = False) -> None:
+        """Drop all folders' descriptors: each is found again by its place, if it still has one.
 
-    def let_go_named(self) -> None:
-        """The same without those that have none, and that the guest may still be in."""
+        Those that have none are lost by it, though the guest may still be in them.
+        """
         with self._lock:
-            for node in list(self._folders.values()):
-                if node.places or node.is_top:
+            for node in tuple(self._folders.values()):
+                if not but_nameless or node.places or node.is_top:
                     node.folder = None
                     del self._folders[node.number]

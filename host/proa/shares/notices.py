@@ -175,7 +175,7 @@ class Outbox:
                 before = repeat.before
             elif repeat is not None:
                 self._drop(repeat)
-            step = b"r" if before.identity[2] == stat.S_IFDIR >> 12 else b"u"
+            step = b"r" if before.is_folder else b"u"
             self._add(folder, name, step, before=before)
 
     def made(self, folder: Node, name: bytes, found: os.stat_result) -> None:

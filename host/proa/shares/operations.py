@@ -6,7 +6,7 @@ import os
 import stat
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 assert sys.platform != "win32"  # as proa.system.beneath
@@ -21,7 +21,18 @@ from proa.shares.listings import Listings
 from proa.shares.nodes import Handle, Node, Place
 from proa.shares.notices import Outbox
 from proa.shares.owners import Owner, bits_on_host
-from proa.shares.protocol import Op, Refused, Request, checked_name, fields, names
+from proa.shares.protocol import (
+    ACCESS_MODE,
+    APPEND,
+    EXCLUSIVE,
+    TRUNCATE,
+    Op,
+    Refused,
+    Request,
+    checked_name,
+    fields,
+    names,
+)
 from proa.shares.repeats import Repeats
 from proa.shares.tree import Located, Tree, identity
 from proa.shares.watches import stamp
@@ -29,7 +40,6 @@ from proa.system import beneath
 from proa.system.beneath import Descriptor
 from proa.system.watching import Kind
 
-ACCESS_MODE, EXCLUSIVE, TRUNCATE, APPEND = 3, 0o200, 0o1000, 0o2000  # Linux' numbers of open(2)'s flags
 # Kinds of files that a guest may make with mknod. No devices: they would be the host's.
 _MAKES = (stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK)
 
@@ -97,9 +107,9 @@ class Operations:
             raise Refused("ENOTTY" if request.op == Op.IOCTL else "ENOSYS")
         return work(request)
 
-    def ahead(self, request: Request, body: Body) -> list[Ahead]:
+    def ahead(self, request: Request, body: Body) -> Sequence[Ahead]:
         """What is to be told along with the answer to a request that ended well."""
-        return self.anticipation.after(request, body) if request.pid != self.repeats.pid else []
+        return self.anticipation.after(request, body) if request.pid != self.repeats.pid else ()
 
     def hear_changes(self, pid: int) -> None:
         """The guest can be told of changes; the process `pid` there repeats them."""
@@ -332,8 +342,8 @@ class Operations:
         node = self.tree.node(request.node)
         if node.root is None:
             return protocol.STATFS_OUT.pack(0, 0, 0, 0, 0, 4096, protocol.MAX_NAME, 4096)
-        folder = node.identity[2] == stat.S_IFDIR >> 12  # where a disk of its own may begin
-        at = self.tree.folder(node) if folder else self.tree.locate(node).parent
+        # A folder may be where a disk of its own begins.
+        at = self.tree.folder(node) if node.is_folder else self.tree.locate(node).parent
         found = os.statvfs(at.number)
         return protocol.STATFS_OUT.pack(
             found.f_blocks, found.f_bfree, found.f_bavail, found.f_files, found.f_ffree,
@@ -346,7 +356,7 @@ class Operations:
         flags, how = fields("<II", request.body)
         node = self.tree.node(request.node)
         if node.root is None or node.identity[2] != stat.S_IFREG >> 12:
-            raise Refused("EISDIR" if node.identity[2] == stat.S_IFDIR >> 12 else "ENXIO")
+            raise Refused("EISDIR" if node.is_folder else "ENXIO")
         writes = flags & ACCESS_MODE != os.O_RDONLY
         if writes or flags & TRUNCATE:
             self.tree.writable(node)

@@ -36,6 +36,8 @@ STATFS_OUT = struct.Struct("<5Q3I28x")
 DIRENT = struct.Struct("<2Q2I")
 
 FOREVER = 10 * 365 * 24 * 3600  # seconds: until it is told otherwise
+# Linux' numbers of open(2)'s flags; the last one's on x86 and on ARM.
+ACCESS_MODE, EXCLUSIVE, TRUNCATE, APPEND, DIRECT = 3, 0o200, 0o1000, 0o2000, 0o40000 | 0o200000
 EXPIRE_ONLY = 1  # flag of an INVAL_ENTRY (7.38): look again, but keep what hangs on the name
 
 # The highest bit of a request's number says that it is sent again after a cut (FUSE_UNIQUE_RESEND).
@@ -340,6 +342,11 @@ def repeat(number: int, folder: int, name: bytes, to: tuple[int, bytes], steps: 
     return head + name + to[1] + steps
 
 
+def out_header(unique: int, number: int, length: int) -> bytes:
+    """Of a reply, `number` its error negated, or of a notice: `unique` 0, `number` its code."""
+    return OUT_HEADER.pack(OUT_HEADER.size + length, number, unique)
+
+
 def anticipated(
     unique: int,
     folder: int,
@@ -349,7 +356,7 @@ def anticipated(
     *,
     what: int = 0,
 ) -> bytes:
-    """What the guest will ask for next.
+    """The notice of what the guest will ask for next.
 
     The folder's `attr_out`, or nothing; behind which place of its listing nothing is left, or 0; names with
     their `entry_out`. In what is NEW nothing is but what the guest puts there; of a file that was opened for
@@ -359,4 +366,4 @@ def anticipated(
     parts = [ANTICIPATED_OUT.pack(unique, folder, end, len(entries), len(attributes), what), attributes]
     for name, entry in entries:
         parts += (entry, len(name).to_bytes(2, "little"), name)
-    return b"".join(parts)
+    return out_header(0, Notice.ANTICIPATED, sum(map(len, parts))) + b"".join(parts)

@@ -19,10 +19,9 @@ from collections.abc import Callable
 assert sys.platform != "win32"  # as proa.system.beneath
 
 from proa.shares import protocol
-from proa.shares.anticipation import Ahead, Anticipation
 from proa.shares.handles import Body
 from proa.shares.operations import Operations
-from proa.shares.protocol import FrameError, InitFlag, Notice, Op, Refused, Request
+from proa.shares.protocol import FrameError, InitFlag, Op, Refused, Request
 from proa.shares.tally import Tally
 
 log = logging.getLogger("proa.shares")
@@ -176,33 +175,26 @@ class Channel:
             self._end += taken
         return True
 
-    def write_ahead(self, unique: int, body: Body, aheads: list[Ahead], anticipation: Anticipation) -> None:
-        """Send a reply, and before it what was anticipated, if that is still true now. Raises OSError."""
-        with self._writing:
-            known = [told for told in map(anticipation.body, aheads) if told]
-            frames = b"".join(_head(0, Notice.ANTICIPATED, told) + told for told in known)
-            self._stream.sendall(frames + _head(unique, 0, body) + body)
+    def write(self, unique: int, number: int, body: Body, before: Callable[[], bytes] = lambda: b"") -> None:
+        """Send a reply, or a notice (`unique` 0, `number` its code negated). Raises OSError.
 
-    def write(self, unique: int, number: int, body: Body) -> None:
-        """Send a reply, or a notice (`unique` 0, `number` its code negated). Raises OSError."""
-        head = _head(unique, -number, body)
+        What `before` returns goes before it; it is called when nothing else is sent any more.
+        """
         with self._writing:
+            head = before() + protocol.out_header(unique, -number, len(body))
             if len(body) < 4096:
                 self._stream.sendall(head + body)
                 return
             sent = self._stream.sendmsg([head, body])
-            if sent < len(head) + len(body):
-                self._stream.sendall(memoryview(body)[max(0, sent - len(head)) :])
+            for part in (head, body):
+                self._stream.sendall(memoryview(part)[min(sent, len(part)) :])
+                sent = max(0, sent - len(part))
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self._stream.shutdown(socket.SHUT_RDWR)  # wakes who reads
         self._stream.close()
         self.turn.end()
-
-
-def _head(unique: int, number: int, body: Body) -> bytes:
-    return protocol.OUT_HEADER.pack(protocol.OUT_HEADER.size + len(body), number, unique)
 
 
 class Server:
@@ -289,11 +281,9 @@ class Server:
         self.tally.add(request.op, begun, time.monotonic())
         if once:
             self.answers.end(request.unique, number, bytes(body or b""))
-        aheads = self._operations.ahead(request, body or b"") if not number else []
-        if aheads and body is not None:
-            channel.write_ahead(request.unique, body, aheads, self._operations.anticipation)
-        elif body is not None:
-            channel.write(request.unique, number, body)
+        if body is not None:
+            ahead = self._operations.ahead(request, body) if not number else ()
+            channel.write(request.unique, number, body, lambda: self._operations.anticipation.notices(ahead))
 
     def _hear(self, channel: Channel, request: Request) -> None:
         """The relay itself says something; it has no use for an answer."""

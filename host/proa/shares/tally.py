@@ -11,9 +11,9 @@ KEPT = 60  # seconds for which the slowest is told
 
 @dataclass(slots=True)
 class _Second:
-    number: int = -1
+    number: int
     count: int = 0
-    slowest: float = 0.0
+    slowest: float = -1.0
     op: int = 0
 
 
@@ -22,15 +22,16 @@ class Tally:
 
     def __init__(self) -> None:
         self.asked = 0  # requests since it began
-        self._seconds = [_Second() for _ in range(KEPT)]
+        self._seconds = [_Second(-1) for _ in range(KEPT)]
         self._lock = threading.Lock()
 
     def add(self, op: int, begun: float, ended: float) -> None:
         with self._lock:
             self.asked += 1
-            second = self._seconds[int(ended) % KEPT]
-            if second.number != int(ended):
-                second.number, second.count, second.slowest = int(ended), 0, -1.0
+            at = int(ended) % KEPT
+            if self._seconds[at].number != int(ended):
+                self._seconds[at] = _Second(int(ended))
+            second = self._seconds[at]
             second.count += 1
             if ended - begun > second.slowest:
                 second.slowest, second.op = ended - begun, op

@@ -119,7 +119,7 @@ class Tree:
             return held
         if node.root is None:
             raise Refused("EROFS")
-        if node.identity[2] != stat.S_IFDIR >> 12:
+        if not node.is_folder:
             raise Refused("ENOTDIR")
         if node.is_top:
             opened = self._proved(beneath.open_root(node.root.path), node)

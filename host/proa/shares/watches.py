@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import stat
 import sys
 import threading
 from collections import Counter
@@ -44,7 +43,7 @@ class Watches:
         """
         if node.watch or self.watcher is None or not self.heard or self._full:
             return
-        folder = node.identity[2] == stat.S_IFDIR >> 12
+        folder = node.is_folder
         try:
             if not self.watcher.tells_all(node.identity[0]):
                 return
@@ -84,7 +83,7 @@ class Watches:
         """Whether each change of the node is told; of a file with several names only if watched itself."""
         if node.watch:
             return True
-        if node.identity[2] == stat.S_IFDIR >> 12 or links != 1:
+        if node.is_folder or links != 1:
             return False
         return any(parent.watch for parent, _ in tuple(node.places))
 

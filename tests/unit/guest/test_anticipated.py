@@ -16,12 +16,11 @@ from proa_guest.anticipated import (
     INVAL_ENTRY,
     INVAL_INODE,
     LINK,
-    LOOKUP,
     MKDIR,
     MKNOD,
     MOST,
     NEW,
-    READ,
+    OPEN,
     READDIR,
     READDIRPLUS,
     REMOVEXATTR,
@@ -36,59 +35,22 @@ from proa_guest.anticipated import (
     UNLINK,
     Anticipated,
 )
-
-FOLDER, OTHER = 7, 8
-OPEN = 14
-ATTRIBUTES = b"a" * 104
-
-
-def request(op: int, node: int = FOLDER, body: bytes = b"", *, unique: int = 2, pid: int = 1) -> memoryview:
-    head = anticipated.REQUEST.pack(anticipated.REQUEST.size + len(body), op, unique, node, 0, 0, pid, 0, 0)
-    return memoryview(bytearray(head + body))
-
-
-def look(name: bytes, folder: int = FOLDER, **more: int) -> memoryview:
-    return request(LOOKUP, folder, name + b"\0", **more)
-
-
-def listing(op: int, at: int) -> memoryview:
-    return request(op, FOLDER, struct.pack("<QQI", 5, at, 4096))
-
-
-def entry(node: int) -> bytes:
-    return struct.pack("<Q", node).ljust(anticipated.ANSWER, b"e")
-
-
-def pushed(
-    *entries: tuple[int, bytes],
-    folder: int = FOLDER,
-    attributes: bytes = b"",
-    end: int = 0,
-    unique: int = 99,
-    what: int = 0,
-) -> bytes:
-    parts = [anticipated.PUSHED.pack(unique, folder, end, len(entries), len(attributes), what), attributes]
-    for node, name in entries:
-        parts.append(entry(node) + struct.pack("<H", len(name)) + name)
-    return b"".join(parts)
-
-
-def notice(code: int, body: bytes) -> bytes:
-    return anticipated.HEAD.pack(anticipated.HEAD.size + len(body), code, 0) + body
-
-
-def forgotten(here: Anticipated) -> set[int]:
-    """What is reported to the host as dropped."""
-    report = here.forgotten(all_of_them=True)
-    if not report:
-        return set()
-    size, op, *_ = anticipated.REQUEST.unpack_from(report)
-    assert (size, op) == (len(report), BATCH_FORGET)
-    [count, _] = anticipated.BATCH.unpack_from(report, anticipated.REQUEST.size)
-    start = anticipated.REQUEST.size + anticipated.BATCH.size
-    nodes = list(anticipated.FORGOTTEN.iter_unpack(report[start:]))
-    assert len(nodes) == count and all(times == 1 for _, times in nodes)
-    return {node for node, _ in nodes}
+from proa_guest.fuse import HEAD
+from tests.support.relayed import (
+    ATTRIBUTES,
+    FILE,
+    FOLDER,
+    OTHER,
+    closing,
+    entry,
+    forgotten,
+    listing,
+    look,
+    notice,
+    opening,
+    pushed,
+    request,
+)
 
 
 @pytest.fixture
@@ -104,12 +66,12 @@ def here() -> Anticipated:
 
 def test_each_answer_is_given_once(here: Anticipated) -> None:
     answer = here.answer(look(b"one", unique=6))
-    assert answer == anticipated.HEAD.pack(144, 0, 6) + entry(10)
+    assert answer == HEAD.pack(144, 0, 6) + entry(10)
     assert here.answer(look(b"one")) is None
-    assert here.answer(request(GETATTR)) == anticipated.HEAD.pack(120, 0, 2) + ATTRIBUTES
+    assert here.answer(request(GETATTR)) == HEAD.pack(120, 0, 2) + ATTRIBUTES
     assert here.answer(request(GETATTR)) is None
     assert here.answer(listing(READDIRPLUS, 3)) is None, "not the end"
-    assert here.answer(listing(READDIRPLUS, 4)) == anticipated.HEAD.pack(16, 0, 2)
+    assert here.answer(listing(READDIRPLUS, 4)) == HEAD.pack(16, 0, 2)
     assert here.answer(listing(READDIR, 4)) is None
     assert here.answer(look(b"two")) is not None
     assert forgotten(here) == set(), "the kernel has got them"
@@ -157,7 +119,7 @@ def made() -> Anticipated:
 
 def is_nothing(answer: bytes | None) -> bool:
     """Whether it says that there is no such file."""
-    return answer is not None and struct.unpack_from("<Q", answer, anticipated.HEAD.size) == (0,)
+    return answer is not None and struct.unpack_from("<Q", answer, HEAD.size) == (0,)
 
 
 def test_nothing_is_in_a_new_folder(made: Anticipated) -> None:
@@ -223,178 +185,6 @@ def test_new_folders_are_bounded(made: Anticipated) -> None:
         made.answer(request(CREATE, 100, bytes(16) + b"%d\0" % number))
     assert made.answer(look(b"one", 100)) is None
     assert is_nothing(made.answer(look(b"one", 101)))
-
-
-# -- contents --------------------------------------------------------------------------------------
-
-FILE = 10
-
-
-def read(offset: int, size: int, node: int = FILE) -> memoryview:
-    return request(READ, node, struct.pack("<QQIIQII", 5, offset, size, 0, 0, 0, 0))
-
-
-def opening(flags: int = 0, **more: int) -> memoryview:
-    return request(OPEN, FILE, struct.pack("<II", flags, 0), **more)
-
-
-def closing(handle: int, **more: int) -> memoryview:
-    return request(anticipated.RELEASE, FILE, struct.pack("<QIIQ", handle, 0, 0, 0), **more)
-
-
-@pytest.fixture
-def opened() -> Anticipated:
-    """It knows what is in a file that was just opened."""
-    found = Anticipated()
-    found.take(pushed(folder=FILE, attributes=b"content", what=CONTENT))
-    return found
-
-
-def test_a_content_is_read_as_from_the_file(opened: Anticipated) -> None:
-    def got(offset: int, size: int) -> bytes | None:
-        answer = opened.answer(read(offset, size))
-        return None if answer is None else answer[anticipated.HEAD.size :]
-
-    assert [got(0, 4096), got(0, 3), got(3, 100), got(7, 10), got(100, 10)] == [
-        b"content", b"con", b"tent", b"", b"",
-    ]  # fmt: skip
-    assert opened.answer(read(0, 10, OTHER)) is None
-    assert opened.answer(request(GETATTR, FILE)) is None, "its attributes are another matter"
-    opened.answer(closing(5))
-    assert got(0, 10) is None
-
-
-@pytest.mark.parametrize(
-    ("op", "node", "body"),
-    (
-        (anticipated.WRITE, FILE, bytes(40) + b"x"),
-        (OPEN, FILE, struct.pack("<II", 0o1001, 0)),
-        (SETATTR, FILE, bytes(88)),
-        (anticipated.FALLOCATE, FILE, bytes(32)),
-        (anticipated.COPY_FILE_RANGE, OTHER, struct.pack("<7Q", 5, 0, FILE, 6, 0, 10, 0)),
-    ),
-)
-def test_no_content_is_older_than_what_the_guest_wrote(
-    opened: Anticipated, op: int, node: int, body: bytes
-) -> None:
-    assert opened.answer(request(op, node, body, unique=30)) is None
-    assert opened.answer(read(0, 10)) is None
-    opened.take(pushed(folder=FILE, attributes=b"content", what=CONTENT))
-    assert opened.answer(read(0, 10)) is None, "it may have been read before"
-    opened.replied(30)
-    opened.take(pushed(folder=FILE, attributes=b"content", what=CONTENT))
-    assert opened.answer(read(0, 10)) is not None
-
-
-def test_nor_than_what_the_host_did(opened: Anticipated) -> None:
-    opened.not_true(notice(INVAL_INODE, struct.pack("<Qqq", FILE, 0, 0)))
-    assert opened.answer(read(0, 10)) is None
-    opened.take(pushed(folder=FILE, attributes=b"content", what=CONTENT))
-    opened.clear()
-    assert opened.answer(read(0, 10)) is None
-
-
-def test_contents_are_bounded(opened: Anticipated) -> None:
-    for number in range(anticipated.MOST_BYTES // 65536 + 1):
-        opened.take(pushed(folder=100 + number, attributes=bytes(65536), what=CONTENT))
-    assert opened.answer(read(0, 10)) is None
-    assert opened.answer(read(0, 10, 100)) is None
-    assert opened.answer(read(0, 10, 101)) is not None
-
-
-@pytest.mark.parametrize(
-    ("op", "body"),
-    (
-        (UNLINK, b"any\0"),
-        (LINK, struct.pack("<Q", FILE) + b"second\0"),
-        (RENAME, struct.pack("<Q", OTHER) + b"any\0other\0"),
-    ),
-)
-def test_a_name_that_comes_or_goes_changes_how_a_file_looks(op: int, body: bytes) -> None:
-    here = Anticipated()
-    here.take(pushed(folder=FILE, attributes=ATTRIBUTES))
-    assert here.answer(request(op, OTHER, body, unique=30)) is None
-    assert here.answer(request(GETATTR, FILE)) is None, "which one it is, the request does not tell"
-    here.take(pushed(folder=FILE, attributes=ATTRIBUTES))
-    assert here.answer(request(GETATTR, FILE)) is None, "it may have been looked at before"
-    here.replied(30)
-    here.take(pushed(folder=FILE, attributes=ATTRIBUTES))
-    assert here.answer(request(GETATTR, FILE)) is not None
-
-
-# -- files that stay open --------------------------------------------------------------------------
-
-
-@pytest.fixture
-def kept() -> Anticipated:
-    """It has a file open on the host that the guest has closed."""
-    found = Anticipated(lambda: 100.0)
-    found.take(pushed(folder=FILE, end=77, what=CONTENT))
-    assert found.answer(closing(77, unique=8)) == anticipated.HEAD.pack(16, 0, 8)
-    return found
-
-
-def closed(here: Anticipated) -> list[int]:
-    """Handles that the host is told to close."""
-    report = here.closed()
-    if not report:
-        return []
-    size, op, *_ = anticipated.REQUEST.unpack_from(report)
-    assert (size, op) == (len(report), anticipated.RELEASED)
-    return [handle for (handle,) in struct.iter_unpack("<Q", report[anticipated.REQUEST.size :])]
-
-
-def test_a_file_is_opened_again_without_the_host(kept: Anticipated) -> None:
-    answer = kept.answer(opening(unique=12))
-    assert answer == anticipated.HEAD.pack(32, 0, 12) + struct.pack("<QII", 77, 2, 0)
-    assert kept.answer(opening()) is None, "it has it once"
-    assert kept.answer(closing(77)) is not None
-    assert kept.answer(opening()) is not None
-    assert closed(kept) == []
-
-
-@pytest.mark.parametrize("flags", (0o1, 0o2, 0o1000, 0o40000))
-def test_but_not_to_write(kept: Anticipated, flags: int) -> None:
-    assert kept.answer(opening(flags)) is None
-
-
-def test_nor_for_who_repeats_or_what_is_sent_again(kept: Anticipated) -> None:
-    assert kept.answer(opening(pid=5), never_for=5) is None
-    assert kept.answer(opening(unique=2 | RESENT)) is None
-
-
-def test_handles_that_the_host_did_not_name_are_its_own(kept: Anticipated) -> None:
-    assert kept.answer(closing(78)) is None
-    assert closed(kept) == [77], "and it is asked anew"
-
-
-@pytest.mark.parametrize("open_again", (False, True))
-def test_it_is_closed_once_the_host_says_that_something_changed(kept: Anticipated, open_again: bool) -> None:
-    if open_again:
-        assert kept.answer(opening()) is not None
-    kept.not_true(notice(INVAL_INODE, struct.pack("<Qqq", FILE, 0, 0)))
-    assert closed(kept) == ([] if open_again else [77])
-    if open_again:
-        assert kept.answer(closing(77)) is None
-    assert kept.answer(opening()) is None
-
-
-def test_it_is_closed_once_the_guest_knows_it_no_more(kept: Anticipated) -> None:
-    kept.answer(request(FORGET, FILE, bytes(8)))
-    assert closed(kept) == [77] and closed(kept) == []
-
-
-def test_it_is_closed_for_another_stream(kept: Anticipated) -> None:
-    kept.clear()
-    assert kept.answer(opening()) is None
-    assert closed(kept) == [77]
-
-
-def test_it_is_closed_after_a_while(kept: Anticipated) -> None:
-    kept.open.drop_since(99.0)
-    assert closed(kept) == []
-    kept.open.drop_since(100.0)
-    assert closed(kept) == [77]
 
 
 # -- what makes them untrue ------------------------------------------------------------------------
@@ -505,7 +295,7 @@ def test_a_new_stream(here: Anticipated) -> None:
 def test_another_file_under_the_same_name(here: Anticipated) -> None:
     here.take(pushed((12, b"one")))
     assert forgotten(here) == {10}
-    assert here.answer(look(b"one")) == anticipated.HEAD.pack(144, 0, 2) + entry(12)
+    assert here.answer(look(b"one")) == HEAD.pack(144, 0, 2) + entry(12)
 
 
 def test_a_second_name_of_a_file_is_not_kept(here: Anticipated) -> None:

@@ -24,9 +24,13 @@ def mount(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShareMount]:
     (read_only / "there").write_text("there")
     (root / "keys/secret").write_text("secret")
     (folder / "root-evil/canary").write_text("canary")
-    found = ShareMount(folder, {root: True, read_only: False}, (root / "keys", root / "not-yet"))
-    found.open()
-    try:
+    with ShareMount(folder, {root: True, read_only: False}, (root / "keys", root / "not-yet")) as found:
         yield found
-    finally:
-        found.close()
+
+
+@pytest.fixture
+def host(mount: ShareMount, request: pytest.FixtureRequest) -> Path:
+    """A folder of the host's for one test."""
+    folder: Path = next(iter(mount.roots)) / request.node.name.replace("[", "-").rstrip("]")
+    folder.mkdir()
+    return folder

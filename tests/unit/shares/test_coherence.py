@@ -17,14 +17,6 @@ from tests.support.share_mounts import SOON, ShareMount, soon
 pytestmark = [pytest.mark.timeout(60)]
 
 
-@pytest.fixture
-def host(mount: ShareMount, request: pytest.FixtureRequest) -> Path:
-    """A folder of the host's for one test."""
-    folder = next(iter(mount.roots)) / request.node.name.replace("[", "-").rstrip("]")
-    folder.mkdir()
-    return folder
-
-
 def exists(path: Path) -> bool:
     try:
         os.lstat(path)
@@ -35,9 +27,9 @@ def exists(path: Path) -> bool:
 
 def requests(mount: ShareMount, work: Callable[[], object]) -> int:
     """How many requests the server gets from it."""
-    before = mount.order({"op": "status"})["asked"]
+    before = mount.asked()
     work()
-    return int(mount.order({"op": "status"})["asked"]) - before
+    return mount.asked() - before
 
 
 # -- trusting --------------------------------------------------------------------------------------

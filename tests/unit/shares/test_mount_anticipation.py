@@ -20,25 +20,8 @@ pytestmark = [pytest.mark.timeout(60)]
 def mount(tmp_path: Path) -> Iterator[ShareMount]:
     """One for each test: what the guest knows already is not told ahead."""
     (tmp_path / "root").mkdir()
-    found = ShareMount(tmp_path, {tmp_path / "root": True})
-    found.open()
-    try:
+    with ShareMount(tmp_path, {tmp_path / "root": True}) as found:
         yield found
-    finally:
-        found.close()
-
-
-@pytest.fixture
-def host(mount: ShareMount) -> Path:
-    """A folder of the host's that the guest knows nothing of."""
-    folder = next(iter(mount.roots)) / "folder"
-    folder.mkdir()
-    return folder
-
-
-def asked(mount: ShareMount) -> int:
-    """How many requests the server has had."""
-    return int(mount.order({"op": "status"})["asked"])
 
 
 def files(folder: Path, count: int) -> list[str]:
@@ -51,31 +34,31 @@ def files(folder: Path, count: int) -> list[str]:
 def test_a_cold_folder_of_files_costs_one_request(mount: ShareMount, host: Path) -> None:
     names = files(host, 100)
     top = os.open(mount.path(host), os.O_RDONLY)
-    before = asked(mount)
+    before = mount.asked()
     for name in names:
         assert os.stat(name, dir_fd=top).st_size == len(name)
-    assert asked(mount) - before == 1
+    assert mount.asked() - before == 1
     os.close(top)
 
 
 def test_a_large_folder_is_told_in_parts(mount: ShareMount, host: Path) -> None:
     names = files(host, 3 * MOST)
     top = os.open(mount.path(host), os.O_RDONLY)
-    before = asked(mount)
+    before = mount.asked()
     for name in names:
         assert stat.S_ISREG(os.stat(name, dir_fd=top).st_mode)
     # On a busy machine a part ends early, as the answer waits for it.
-    assert asked(mount) - before <= len(names) / 10
+    assert mount.asked() - before <= len(names) / 10
     os.close(top)
 
 
 def test_a_listing_that_is_read_to_its_end_costs_no_request_to_find_it(mount: ShareMount, host: Path) -> None:
     names = files(host, 50)
     top = os.open(mount.path(host), os.O_RDONLY)
-    before = asked(mount)
+    before = mount.asked()
     assert sorted(os.listdir(top)) == names
     os.stat(".", dir_fd=top)
-    assert asked(mount) - before <= 2  # OPENDIR is answered by none
+    assert mount.asked() - before <= 2  # OPENDIR is answered by none
     os.close(top)
 
 
@@ -83,11 +66,11 @@ def test_a_new_file_costs_no_look_at_its_folder(mount: ShareMount, host: Path) -
     top = os.open(mount.path(host), os.O_RDONLY)
     os.listdir(top)
     for number in range(20):
-        before = asked(mount)
+        before = mount.asked()
         os.close(os.open(f"new{number}", os.O_CREAT | os.O_WRONLY, dir_fd=top))
         told = os.stat(".", dir_fd=top)
         assert told.st_mtime_ns == host.stat().st_mtime_ns
-        assert asked(mount) - before <= 4  # LOOKUP, CREATE, FLUSH, RELEASE
+        assert mount.asked() - before <= 4  # LOOKUP, CREATE, FLUSH, RELEASE
     os.close(top)
 
 
@@ -96,12 +79,12 @@ def test_a_file_in_a_new_folder_is_not_asked_for(mount: ShareMount, host: Path) 
     os.mkdir("new", dir_fd=top)
     inside = os.open("new", os.O_RDONLY, dir_fd=top)
     os.close(os.open("first", os.O_CREAT | os.O_WRONLY, dir_fd=inside))
-    before = asked(mount)
+    before = mount.asked()
     for number in range(20):
         handle = os.open(f"{number}", os.O_CREAT | os.O_WRONLY, dir_fd=inside)
         os.write(handle, b"x")
         os.close(handle)
-    assert asked(mount) - before <= 20 * 3 + 1  # CREATE, WRITE, RELEASE; and that of the first
+    assert mount.asked() - before <= 20 * 3 + 1  # CREATE, WRITE, RELEASE; and that of the first
     (host / "new/hosts").write_text("from the host")
     mount.settled()
     with open("hosts", opener=lambda path, flags: os.open(path, flags, dir_fd=inside)) as file:
@@ -136,11 +119,11 @@ def test_reading_a_file_costs_what_it_must(mount: ShareMount, host: Path) -> Non
     names = files(host, 20)
     top = os.open(mount.path(host), os.O_RDONLY)
     os.stat(names[0], dir_fd=top)
-    before = asked(mount)
+    before = mount.asked()
     for name in names:
         with open(name, opener=lambda path, flags: os.open(path, flags, dir_fd=top)) as file:
             assert file.read() == name
-    assert asked(mount) - before <= 2 * len(names) + 1  # OPEN, RELEASE; FLUSH once
+    assert mount.asked() - before <= 2 * len(names) + 1  # OPEN, RELEASE; FLUSH once
     os.close(top)
 
 
@@ -154,9 +137,9 @@ def test_reading_it_again_costs_nothing(mount: ShareMount, host: Path) -> None:
                 assert file.read() == name
 
     read()
-    before = asked(mount)
+    before = mount.asked()
     read()
-    assert asked(mount) - before <= 1
+    assert mount.asked() - before <= 1
     os.close(top)
 
 
@@ -165,7 +148,7 @@ def test_what_is_kept_open_is_let_go(mount: ShareMount, host: Path) -> None:
     guest = mount.path(host)
 
     def kept() -> int:
-        return int(mount.order({"op": "status"})["open"])
+        return int(mount.status()["open"])
 
     def read() -> None:
         for path in guest.iterdir():
@@ -316,26 +299,22 @@ def test_a_second_name_on_the_host_is_not_told_ahead(mount: ShareMount, host: Pa
     guest = mount.path(host)
     top = os.open(guest, os.O_RDONLY)
     os.stat("file00000", dir_fd=top)
-    before = asked(mount)
+    before = mount.asked()
     os.stat("file00001", dir_fd=top)
-    assert asked(mount) == before
+    assert mount.asked() == before
     os.stat("file00002", dir_fd=top)
-    assert asked(mount) == before + 1
+    assert mount.asked() == before + 1
     os.close(top)
 
 
 def test_what_was_told_and_not_used_is_given_back(mount: ShareMount, host: Path) -> None:
     names = files(host, 250)
     guest = mount.path(host)
-    before = mount.order({"op": "status"})["nodes"]
+    before = mount.status()["nodes"]
     os.stat(guest / names[0])
-    assert mount.order({"op": "status"})["nodes"] > before + 200
+    assert mount.status()["nodes"] > before + 200
     mount.connect()  # nothing is told ahead any more
     # They are reported many at once.
-    assert soon(lambda: not (guest / "none").exists() and _nodes(mount) < before + 140)
+    assert soon(lambda: not (guest / "none").exists() and mount.status()["nodes"] < before + 140)
     for name in names:
         assert (guest / name).read_text() == name
-
-
-def _nodes(mount: ShareMount) -> int:
-    return int(mount.order({"op": "status"})["nodes"])

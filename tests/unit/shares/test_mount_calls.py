@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.share_mounts import ShareMount
+from tests.support.share_mounts import ShareMount, outcome
 
 pytestmark = [pytest.mark.timeout(60)]
 
@@ -42,19 +42,14 @@ def _opened(flags: int) -> Call:
     return call
 
 
-def _stat(path: str) -> Any:
-    found = os.stat(path)
-    return stat.filemode(found.st_mode), found.st_nlink, found.st_uid
-
-
-def _lstat(path: str) -> Any:
-    found = os.lstat(path)
+def _stat(path: str, *, follow: bool = True) -> Any:
+    found = os.stat(path, follow_symlinks=follow)
     return stat.filemode(found.st_mode), found.st_nlink, found.st_uid
 
 
 CALLS: dict[str, Call] = {
     "stat": _stat,
-    "lstat": _lstat,
+    "lstat": lambda path: _stat(path, follow=False),
     "access": lambda path: [os.access(path, mode) for mode in (os.F_OK, os.R_OK, os.W_OK, os.X_OK)],
     "readlink": os.readlink,
     "list": lambda path: sorted(os.listdir(path)),
@@ -70,8 +65,8 @@ CALLS: dict[str, Call] = {
     "open a folder": _opened(os.O_RDONLY | os.O_DIRECTORY),
     "open no link": _opened(os.O_RDONLY | os.O_NOFOLLOW),
     "open a path": _opened(os.O_PATH | os.O_NOFOLLOW),
-    "read": lambda path: _read(path, b""),
-    "write": lambda path: _read(path, b"new content"),
+    "read": lambda path: _read(path),
+    "write": lambda path: _write(path, b"new content"),
     "mkdir": lambda path: os.mkdir(path, 0o751),
     "mkfifo": lambda path: os.mkfifo(path, 0o641),
     "symlink": lambda path: os.symlink("some/where", path),
@@ -101,12 +96,18 @@ CALLS: dict[str, Call] = {
 }
 
 
-def _read(path: str, content: bytes) -> bytes:
-    handle = os.open(path, (os.O_WRONLY if content else os.O_RDONLY) | os.O_NONBLOCK)
+def _read(path: str) -> bytes:
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        if content:
-            os.write(handle, content)
-        return os.read(handle, 100) if not content else b""
+        return os.read(handle, 100)
+    finally:
+        os.close(handle)
+
+
+def _write(path: str, content: bytes) -> int:
+    handle = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    try:
+        return os.write(handle, content)
     finally:
         os.close(handle)
 
@@ -153,14 +154,6 @@ def _tree() -> list[Any]:
     return sorted(found)
 
 
-def _outcome(call: Call, path: str) -> Any:
-    """What it returns, or the name of its error."""
-    try:
-        return call(path)
-    except OSError as error:
-        return errno.errorcode.get(error.errno or 0, "?")
-
-
 def _everywhere(call: Call, top: Path) -> dict[str, Any]:
     """What it does on each kind: its result, and the tree it leaves; a new one after each that changed it."""
     found = {}
@@ -175,7 +168,7 @@ def _everywhere(call: Call, top: Path) -> dict[str, Any]:
                 os.chdir(folder)
                 _furnish()
                 before = _tree()
-            result, after = _outcome(call, kind), _tree()
+            result, after = outcome(call, kind), _tree()
             found[kind] = result, after
             before = after if after == before else []
     finally:
@@ -220,8 +213,8 @@ IN_A_FOLDER: dict[str, Call] = {
     "enter": lambda top: os.close(os.open(top, os.O_PATH | os.O_DIRECTORY)),
     "look": lambda top: _stat(f"{top}/mine"),
     "access": lambda top: [os.access(top, mode) for mode in (os.R_OK, os.W_OK, os.X_OK)],
-    "read": lambda top: _read(f"{top}/mine", b""),
-    "write": lambda top: _read(f"{top}/others", b"written"),
+    "read": lambda top: _read(f"{top}/mine"),
+    "write": lambda top: _write(f"{top}/others", b"written"),
     "make": lambda top: _opened(os.O_CREAT | os.O_EXCL | os.O_WRONLY)(f"{top}/made"),
     "mkdir": lambda top: os.mkdir(f"{top}/folder"),
     "symlink": lambda top: os.symlink("x", f"{top}/link"),
@@ -275,7 +268,7 @@ def _tell_as(user: tuple[int, int], at: Path, writer: int) -> None:
         found = {}
         for mode, name in itertools.product(MODES, IN_A_FOLDER):
             top = f"{mode:o} {name}"
-            result = _outcome(IN_A_FOLDER[name], top)
+            result = outcome(IN_A_FOLDER[name], top)
             found[top] = result.decode() if isinstance(result, bytes) else result
         with os.fdopen(writer, "w") as told:
             json.dump(found, told)

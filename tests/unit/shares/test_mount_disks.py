@@ -28,14 +28,6 @@ def disk(at: Path, options: str = "size=2m,mode=755") -> Iterator[Path]:
         run(("umount", "-l", str(at)), timeout=20)
 
 
-@pytest.fixture
-def host(mount: ShareMount, request: pytest.FixtureRequest) -> Path:
-    """A folder of the host's for one test."""
-    folder: Path = next(iter(mount.roots)) / request.node.name
-    folder.mkdir()
-    return folder
-
-
 def test_a_full_disk_is_told_and_works_again(mount: ShareMount, host: Path) -> None:
     with disk(host / "small"):
         guest = mount.path(host / "small")
@@ -98,9 +90,7 @@ def test_a_shared_folder_that_goes_and_comes_back(tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()
     (root / "file").write_text("before")
-    mount = ShareMount(tmp_path, {root: True})
-    mount.open()
-    try:
+    with ShareMount(tmp_path, {root: True}) as mount:
         guest = mount.path(root)
         assert (guest / "file").read_text() == "before"
         root.rename(tmp_path / "elsewhere")
@@ -118,8 +108,6 @@ def test_a_shared_folder_that_goes_and_comes_back(tmp_path: Path) -> None:
         assert soon(lambda: (guest / "file").read_text() == "another folder of that name")
         (guest / "new").write_text("new")
         assert (root / "new").read_text() == "new"
-    finally:
-        mount.close()
 
 
 def _is_there(path: Path) -> bool:

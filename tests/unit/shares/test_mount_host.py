@@ -18,14 +18,6 @@ from tests.support.share_mounts import ShareMount, soon
 pytestmark = [pytest.mark.timeout(60)]
 
 
-@pytest.fixture
-def host(mount: ShareMount, request: pytest.FixtureRequest) -> Path:
-    """A folder of the host's for one test."""
-    folder = next(iter(mount.roots)) / request.node.name.replace("[", "-").rstrip("]")
-    folder.mkdir()
-    return folder
-
-
 # -- owners ----------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.share_mounts import ShareMount
+from tests.support.share_mounts import ShareMount, outcome
 
 pytestmark = [pytest.mark.timeout(60)]
 
@@ -25,14 +25,6 @@ CHECKS: dict[str, Check] = {}
 def check(function: Check) -> Check:
     CHECKS[function.__name__] = function
     return function
-
-
-def outcome(function: Callable[[], Any]) -> Any:
-    """What it returns, or the name of its error."""
-    try:
-        return function()
-    except OSError as error:
-        return errno.errorcode.get(error.errno or 0, "?")
 
 
 def facts(path: Path) -> tuple[Any, ...]:

@@ -20,19 +20,20 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.commands import Process, run, start
+from tests.support.npm import CHOKIDAR, EXPRESS, VITE, npm
 from tests.support.share_mounts import ShareMount, soon
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.long]
 
 PATIENCE = 120.0
-CHOKIDAR, VITE, WATCHDOG, EXPRESS = "chokidar@4.0.3", "vite@5.4.9", "watchdog==6.0.0", "express@4.21.2"
+WATCHDOG = "watchdog==6.0.0"
 
 
 @pytest.fixture(scope="module")
@@ -42,20 +43,8 @@ def mount() -> Iterator[ShareMount]:
         folder = Path(made)
         folder.chmod(0o755)
         (folder / "root").mkdir()
-        found = ShareMount(folder, {folder / "root": True})
-        found.open()
-        try:
+        with ShareMount(folder, {folder / "root": True}) as found:
             yield found
-        finally:
-            found.close()
-
-
-@pytest.fixture
-def host(mount: ShareMount, request: pytest.FixtureRequest) -> Path:
-    """A folder of the host's for one test."""
-    folder: Path = next(iter(mount.roots)) / request.node.name.replace("[", "-").rstrip("]")
-    folder.mkdir()
-    return folder
 
 
 def tree(top: Path, *, rights: bool = True) -> dict[str, Any]:
@@ -187,20 +176,18 @@ def test_sqlite_loses_nothing_when_it_is_killed(mount: ShareMount, host: Path, m
                     said[writer] = rows
 
 
-@contextmanager
-def _inserting(at: Path, writer: str, first: int) -> Iterator[Process]:
-    with start((sys.executable, "-c", _INSERT, str(at), writer, str(first))) as process:
-        yield process
+def _inserting(at: Path, writer: str, first: int) -> AbstractContextManager[Process]:
+    return start((sys.executable, "-c", _INSERT, str(at), writer, str(first)))
 
 
 class Postgres:
     """A server that has its data on the mount, in `at / "data"`, and its socket and log beside it."""
 
-    def __init__(self, at: Path, user: str = "postgres") -> None:
+    def __init__(self, at: Path) -> None:
         self.at = at
         self.data = str(at / "data")
         self._programs = max(Path("/usr/lib/postgresql").glob("*/bin"))
-        self._as_user = ("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups")
+        self._as_user = ("setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups")
         self._environ = {
             "PATH": os.environ["PATH"],
             "LC_ALL": "C",
@@ -228,15 +215,12 @@ class Postgres:
     @staticmethod
     def kill(process: Process) -> None:
         """The server and what it has started, at once."""
-        children = [int(pid) for pid in _children_of(process.pid)]
+        found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+        children = [int(pid) for pid in found.split()]
         for pid in (process.pid, *children):
             os.kill(pid, signal.SIGKILL)
         process.wait(10)
         assert soon(lambda: all(_has_ended(pid) for pid in children))
-
-
-def _children_of(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
 def _has_ended(pid: int) -> bool:
@@ -275,24 +259,19 @@ def test_postgresql(mount: ShareMount, host: Path) -> None:
 # -- packages and watchers -------------------------------------------------------------------------
 
 
-def _npm(at: Path, *words: str) -> None:
-    argv = ("npm", *words, "--no-audit", "--no-fund", "--no-update-notifier", "--prefer-offline")
-    run(argv, timeout=PATIENCE, cwd=at, env={**os.environ, "HOME": os.environ.get("HOME", "/root")}).check()
-
-
 def test_npm_installs_what_it_installs_elsewhere(mount: ShareMount, host: Path, tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     plain.mkdir()
     (plain / "package.json").write_text('{"name": "project", "version": "1.0.0"}')
-    _npm(plain, "install", EXPRESS)
+    npm(plain, "install", EXPRESS)
     for name in ("package.json", "package-lock.json"):
         shutil.copy(plain / name, host / name)
     guest = mount.path(host)
-    _npm(guest, "ci")
+    npm(guest, "ci")
     assert tree(guest) == tree(plain) == tree(host)
     answered = run(("node", "-e", "console.log(typeof require('express')().listen)"), timeout=30, cwd=guest)
     assert answered.check().out == "function"
-    _npm(guest, "uninstall", "express")
+    npm(guest, "uninstall", "express")
     assert not (host / "node_modules/express").exists()
 
 
@@ -348,7 +327,7 @@ class Told:
 def test_chokidar_sees_what_the_host_does(mount: ShareMount, host: Path) -> None:
     guest = mount.path(host)
     (host / "package.json").write_text("{}")
-    _npm(guest, "install", "--silent", CHOKIDAR)
+    npm(guest, "install", "--silent", CHOKIDAR)
     (host / "sub/deep").mkdir(parents=True)
     (host / "sub/deep/there").write_text("there")
     with start(("node", "-e", _CHOKIDAR), cwd=guest, stderr=subprocess.STDOUT) as process:
@@ -395,7 +374,7 @@ def test_a_dev_server_gives_what_was_just_saved(mount: ShareMount, host: Path) -
     """Vite keeps what it has read until its watcher tells of a change."""
     guest = mount.path(host)
     (host / "package.json").write_text('{"type": "module"}')
-    _npm(guest, "install", "--silent", VITE)
+    npm(guest, "install", "--silent", VITE)
     (host / "index.html").write_text('<script type="module" src="/main.js"></script>')
     (host / "main.js").write_text("import {text} from './text.js'; document.title = text;")
     (host / "text.js").write_text("export const text = 'first';")
