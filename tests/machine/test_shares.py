@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.clients import Docker
 from tests.support.homes import Home
+from tests.support.share_mounts import can_confine
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(240)]
 
@@ -194,6 +195,7 @@ def test_a_folder_is_shared_and_taken_back_while_it_runs(docker: Docker, home: H
         assert docker(*words).out == "here"
         assert docker("run", "--rm", "-v", f"{folder}:/x", "busybox", "touch", "/x/n", status=1).status == 1
         listed = json.loads(home.ok("shares", "--json"))
+        assert listed["confined"] == can_confine()
         [told] = [each for each in listed["folders"] if each["path"] == str(folder)]
         assert (told["writable"], told["problem"]) == (False, "") and told["known"] >= 1
         docker("run", "-d", "--name", "holds", "-v", f"{folder}:/x", "busybox", "sleep", "1000")

@@ -9,10 +9,13 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from tests.support.spawner import Spawned, Spawner
 
 REPOSITORY = Path(__file__).parents[2]
 TIMEOUT = 20.0
@@ -37,16 +40,27 @@ while True:
 class ShareMount:
     """A mount at `folder / "mount"` of the shares `roots`; paths below it are the host's whole paths."""
 
-    def __init__(self, folder: Path, roots: dict[Path, bool], never: tuple[Path, ...] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        roots: dict[Path, bool],
+        never: tuple[Path, ...] = (),
+        server: tuple[str, ...] = ("-m", "proa.shares"),
+    ) -> None:
         self.folder = folder
         self.place = folder / "mount"
+        self.state = folder / "state" / "state.json"
         self.roots = roots
         self.never = never
+        self._program = server
         self.owner = "keep"
         self.place.mkdir()
-        self._server: subprocess.Popen[bytes] | None = None
+        self._spawner = Spawner(_environ())
+        self._server: Spawned | None = None
         self._control = self._to_relay = socket.socket()
         self._lines = b""
+        self._left: dict[int, int] = {}  # descriptors of what the server before had open
+        self._lock = threading.RLock()  # the server may have to be followed by another at any time
 
     def path(self, host: Path) -> Path:
         """Where the mount has a host's path."""
@@ -77,39 +91,78 @@ class ShareMount:
     def start_server(self, *, fresh: bool) -> None:
         self._control, theirs = socket.socketpair()
         self._control.settimeout(TIMEOUT)
-        self._server = subprocess.Popen(
-            [sys.executable, "-m", "proa.shares", str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            env=_environ(),
-            stderr=(self.folder / "server.log").open("ab"),
+        self._server = self._spawner.spawn(
+            [sys.executable, *self._program], theirs.fileno(), self.folder / "server.log"
         )
         theirs.close()
         self.configure(fresh=fresh)
+        threading.Thread(target=self._follow, args=(self._server,), daemon=True).start()
+
+    def _follow(self, server: Spawned) -> None:
+        """Start the next when the server has ended by itself, as the agent does."""
+        code = server.wait()
+        with self._lock:
+            if self._server is server and code == 0:
+                self._take_left()
+                self.start_server(fresh=False)
+                self.connect()
 
     def configure(self, *, fresh: bool = False) -> None:
         roots = [[str(path), writable] for path, writable in self.roots.items()]
-        order = {"op": "config", "roots": roots, "never": [str(path) for path in self.never]}
-        state = str(self.folder / "state.json")
-        assert self.order({**order, "owner": self.owner, "state": state, "fresh": fresh}) == {"done": True}
+        order: dict[str, Any] = {"op": "config", "roots": roots, "never": [str(path) for path in self.never]}
+        order |= {"owner": self.owner, "state": str(self.state)}
+        with self._lock:
+            server = self._server
+            order |= {"fresh": fresh, "left": list(self._left)}
+            answer = self.order(order, list(self._left.values()))
+            for handle in self._left.values():
+                os.close(handle)
+            self._left = {}
+        if answer == {"ending": True}:  # it has not the rights for that
+            assert server is not None
+            self._follow(server)
+        else:
+            assert answer == {"done": True}
 
     def stop_server(self) -> None:
         """As a machine's session ends: it leaves its state."""
-        self._control.close()
-        assert self._server is not None
-        assert self._server.wait(TIMEOUT) == 0, (self.folder / "server.log").read_text()
+        server = self._take_server()
+        self._control.shutdown(socket.SHUT_WR)
+        self._take_left()
+        assert server.wait(TIMEOUT) == 0, (self.folder / "server.log").read_text()
 
     def kill_server(self) -> None:
         """It leaves nothing."""
-        assert self._server is not None
-        self._server.kill()
-        self._server.wait(TIMEOUT)
+        server = self._take_server()
+        server.kill()
+        server.wait(TIMEOUT)
         self._control.close()
+
+    def _take_left(self) -> None:
+        """All that it says until it ends."""
+        data, self._lines = self._lines, b""
+        handles: list[int] = []
+        while True:
+            more, found, _, _ = socket.recv_fds(self._control, 65536, 253)
+            data, handles = data + more, handles + found
+            if not more:
+                break
+        self._control.close()
+        messages = [json.loads(line) for line in data.splitlines()]
+        numbers = [message["handles"] for message in messages if message.get("event") == "left"]
+        self._left = dict(zip(*numbers, handles, strict=True)) if numbers else {}
+
+    def _take_server(self) -> Spawned:
+        with self._lock:
+            server, self._server = self._server, None
+        assert server is not None
+        return server
 
     def connect(self) -> None:
         """A new stream between the two, instead of the last."""
         host, guest = stream_pair()
-        with host, guest:
-            assert self.order({"op": "stream"}, host) == {"done": True}
+        with host, guest, self._lock:
+            assert self.order({"op": "stream"}, [host.fileno()]) == {"done": True}
             socket.send_fds(self._to_relay, [b"take"], [guest.fileno()])
             assert self._to_relay.recv(16) == b"taken"
 
@@ -140,22 +193,23 @@ class ShareMount:
             time.sleep(0.02)  # what the watcher has yet to read cannot be asked for
         return before
 
-    def order(self, content: dict[str, Any], stream: socket.socket | None = None) -> dict[str, Any]:
-        handles = [stream.fileno()] if stream is not None else []
-        socket.send_fds(self._control, [json.dumps(content).encode() + b"\n"], handles)
-        while True:
-            while b"\n" not in self._lines:
-                data = self._control.recv(65536)
-                assert data, (self.folder / "server.log").read_text()
-                self._lines += data
-            line, _, self._lines = self._lines.partition(b"\n")
-            answer: dict[str, Any] = json.loads(line)
-            if "event" not in answer:
-                return answer
+    def order(self, content: dict[str, Any], handles: Sequence[int] = ()) -> dict[str, Any]:
+        with self._lock:
+            socket.send_fds(self._control, [json.dumps(content).encode() + b"\n"], handles)
+            while True:
+                while b"\n" not in self._lines:
+                    data = self._control.recv(65536)
+                    assert data, (self.folder / "server.log").read_text()
+                    self._lines += data
+                line, _, self._lines = self._lines.partition(b"\n")
+                answer: dict[str, Any] = json.loads(line)
+                if "event" not in answer:
+                    return answer
 
     def close(self) -> None:
-        if self._server is not None and self._server.poll() is None:
-            self._control.close()
+        with self._lock:
+            server, self._server = self._server, None
+        self._control.close()
         # Aborted first: nobody in it may wait for an answer that never comes.
         number = os.minor(int(_device_of(self.place)))
         abort = Path(f"/sys/fs/fuse/connections/{number}/abort")
@@ -164,8 +218,16 @@ class ShareMount:
         subprocess.run(["umount", "-l", str(self.place)], check=False, timeout=TIMEOUT)
         self._to_relay.close()
         self._relay.wait(TIMEOUT)
-        if self._server is not None:
-            self._server.wait(TIMEOUT)
+        if server is not None:
+            server.wait(TIMEOUT)
+        self._spawner.close()
+
+
+def can_confine() -> bool:
+    """Whether this system can keep a process from files: tried in another, for it is for good."""
+    program = "import sys; from proa.system.confinement import confine; sys.exit(not confine([], []))"
+    argv = [sys.executable, "-c", program]
+    return subprocess.run(argv, check=False, env=_environ(), timeout=TIMEOUT).returncode == 0
 
 
 def outcome(call: Callable[..., Any], *given: Any) -> Any:

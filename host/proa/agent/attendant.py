@@ -159,6 +159,7 @@ class Attendant:
             slowest=SlowRequest(operation=slowest[0], seconds=slowest[1]) if slowest else None,
             watches=counts.get("watches", 0),
             events=counts.get("events", 0),
+            confined=counts.get("confined", False),
             problem=counts.get("problem", ""),
         )
 

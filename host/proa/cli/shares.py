@@ -55,6 +55,8 @@ def _show(machine: str | None, as_json: bool) -> None:
         if status.slowest is not None:
             slowest = status.slowest
             click.echo(f"slowest of the last minute: {slowest.operation}, {1000 * slowest.seconds:.1f} ms")
+        if status.confined:
+            click.echo("their server has no right to any other file of this computer")
         if status.problem:
             click.echo(f"problem: {status.problem}")
     else:

@@ -78,6 +78,7 @@ class SharesStatus(msgspec.Struct, frozen=True, kw_only=True):
     slowest: SlowRequest | None = None  # of the last minute
     watches: int = 0  # folders and files whose changes on this computer are told to the guest
     events: int = 0  # changes that were told to those who watch there
+    confined: bool = False  # the system itself keeps their server from all else of this computer
     problem: str = ""  # why some are not told
 
 

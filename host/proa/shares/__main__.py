@@ -1,14 +1,19 @@
 """The share server's process: python -m proa.shares NUMBER, a socket that it is told by and answers on.
 
 One JSON object a line each way. First comes `{"op": "config", "roots": [[PATH, WRITABLE], ...],
-"never": [PATH, ...], "owner": "keep" | "user", "state": PATH, "fresh": BOOL}`; with `fresh` what an
-earlier server left at `state` is of another guest. A later one changes what is shared. `{"op": "stream"}`
-with a descriptor gives it a stream to the guest; `{"event": "ended"}` says that this has broken.
-The process ends when the socket does, and leaves its state for the next one.
+"never": [PATH, ...], "owner": "keep" | "user", "state": PATH, "fresh": BOOL, "left": [NUMBER, ...]}`; with
+`fresh` what an earlier server left at `state` is of another guest, and with `left` come the descriptors of
+files that it had open. A later one changes what is shared. `{"op": "stream"}` with a descriptor gives it a
+stream to the guest; `{"event": "ended"}` says that this has broken.
+
+The process ends when the socket does, and leaves its state for the next one; `{"event": "left", "handles":
+[NUMBER, ...]}` comes with what it has open without a name. It ends by itself where the next one needs other
+rights than it has: to a change of what is shared, `{"ending": true}` is then the answer.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import logging
@@ -26,12 +31,16 @@ from typing import Any
 assert sys.platform != "win32"  # as proa.system.beneath
 
 from proa.shares import state
+from proa.shares.confined import Confined
+from proa.shares.handles import MOST_LEFT
 from proa.shares.nodes import Root
 from proa.shares.operations import Operations
 from proa.shares.protocol import Op
 from proa.shares.server import Server
 from proa.shares.tree import Allowed, Tree
 from proa.shares.watches import Watches
+from proa.system.beneath import Descriptor
+from proa.system.files import make_private_folder
 from proa.system.watching import open_watcher
 
 log = logging.getLogger("proa.shares")
@@ -46,7 +55,8 @@ class Process:
         self._control = control
         self._sending = threading.Lock()
         self._watches = Watches(open_watcher())
-        self._tree = Tree(Allowed(), most_folders=folders, watches=self._watches)
+        self._confined = Confined(self._give_way)
+        self._tree = Tree(Allowed(), most_folders=folders, watches=self._watches, reach=self._confined)
         self._operations = Operations(self._tree)
         self._server = Server(self._operations)
         self._state: Path | None = None
@@ -56,8 +66,23 @@ class Process:
         for message, handles in _messages(self._control):
             self._send(self._carry_out(message, handles))
         self._server.close()
+        self._leave()
         if self._state is not None:
             state.save(self._state, self._operations, self._server.answers)
+
+    def _give_way(self) -> None:
+        """Have `run` end; what it has been told can still be answered."""
+        with contextlib.suppress(OSError):  # it ends already
+            self._control.shutdown(socket.SHUT_RD)
+
+    def _leave(self) -> None:
+        left = self._operations.handles.nameless()
+        if left:
+            message = {"event": "left", "handles": [number for number, _ in left]}
+            with contextlib.suppress(OSError):  # there may be nobody any more to take it
+                socket.send_fds(
+                    self._control, [json.dumps(message).encode() + b"\n"], [file.number for _, file in left]
+                )
 
     def _send(self, message: dict[str, Any]) -> None:
         with self._sending:
@@ -65,9 +90,18 @@ class Process:
 
     def _carry_out(self, message: dict[str, Any], handles: list[int]) -> dict[str, Any]:
         if message["op"] == "config":
-            self._tree.allow(_allowed(message))
+            allowed = _allowed(message)
+            if self._state is None:
+                self._confine(allowed, Path(message["state"]).parent)
+            elif not self._confined.allows(allowed.roots):
+                self._give_way()
+                return {"ending": True}
+            self._tree.allow(allowed)
             kept, self._tree.owners.keep = self._tree.owners.keep, message["owner"] == "keep"
             if self._state is None:
+                left = dict(zip(message.get("left", ()), map(Descriptor, handles), strict=True))
+                handles.clear()
+                self._operations.handles.take_over(left)
                 self._begin(Path(message["state"]), fresh=bool(message["fresh"]))
             else:
                 self._operations.handles.follow_shares()
@@ -99,6 +133,7 @@ class Process:
             "told": outbox.told,
             "events": outbox.repeated,
             "quiet": outbox.quiet(),
+            "confined": self._confined.holds,
             "problem": self._watches.problem,
         }
 
@@ -106,6 +141,11 @@ class Process:
         """How many files and folders of each share the guest knows."""
         nodes = Counter(node.root.path for node in self._tree.nodes.all() if node.root is not None)
         return {os.fsdecode(path): count for path, count in nodes.items()}
+
+    def _confine(self, allowed: Allowed, state_folder: Path) -> None:
+        if threading.active_count() > 1:
+            raise RuntimeError("a thread that has begun before keeps its rights")
+        self._confined.begin(allowed.roots, make_private_folder(state_folder))
 
     def _begin(self, path: Path, *, fresh: bool) -> None:
         """Go on where the server before this one ended; it may just be about to."""
@@ -145,7 +185,7 @@ def _messages(control: socket.socket) -> Iterator[tuple[dict[str, Any], list[int
     handles: list[int] = []
     while True:
         try:
-            data, found, _, _ = socket.recv_fds(control, 65536, 4)
+            data, found, _, _ = socket.recv_fds(control, 65536, MOST_LEFT)
         except ConnectionError:
             return
         handles += found

@@ -174,6 +174,8 @@ class Coherence:
         if any(map(self._tree.reaches, paths)):
             log.info("another file system is there: %s", ", ".join(map(os.fsdecode, sorted(paths))))
             self._tree.nodes.let_go_all()
+            for path in paths:
+                self._tree.reach.mounted(path)
             self.look_again(self._since)  # once: it compares all that the guest knows
 
     def _itself(self, node: Node, kind: Kind) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import struct
 import sys
@@ -13,10 +14,13 @@ from proa.shares.nodes import Handle, Listing, Node
 from proa.shares.protocol import FrameError, Refused, Request, fields
 from proa.shares.tree import Tree, identity
 from proa.system import beneath
+from proa.system.beneath import Descriptor
 
+log = logging.getLogger("proa.shares")
 Body = bytes | memoryview  # of a reply
 Way = bool | None  # how it is open: a file for writing or not; None for a folder
 MOST_HANDLES = 65536
+MOST_LEFT = 250  # files without a name that the next server gets; unix(7) passes no more than 253 at once
 
 
 class Handles:
@@ -25,6 +29,7 @@ class Handles:
     def __init__(self, tree: Tree) -> None:
         self.held: dict[int, Handle | Listing] = {}
         self._closed: dict[int, tuple[Node, Way]] = {}  # what the guest still has, but is not shared
+        self._left: dict[int, Descriptor] = {}
         # Never given twice, released or not: the guest may still write to one that was lost to this server.
         self.next_number = 1
         self._tree = tree
@@ -98,9 +103,11 @@ class Handles:
         if writable is None:
             self._put(number, Listing(node))
             return
+        file = self._left.pop(number, None)
         try:
-            at = self._tree.locate(node, forget=False)
-            file = beneath.open_file(at.parent, at.name, os.O_RDWR if writable else os.O_RDONLY)
+            if file is None:
+                at = self._tree.locate(node, forget=False)
+                file = beneath.open_file(at.parent, at.name, os.O_RDWR if writable else os.O_RDONLY)
         except (OSError, Refused):
             return
         if identity(os.fstat(file.number)) == node.identity:
@@ -111,11 +118,27 @@ class Handles:
         held = [(number, handle.node, _way(handle)) for number, handle in self.held.items()]
         return held + [(number, *closed) for number, closed in self._closed.items()]
 
+    def nameless(self) -> list[tuple[int, Descriptor]]:
+        """Open files that cannot be opened again, for they have no name any more; at most MOST_LEFT."""
+        found = [
+            (number, handle.file)
+            for number, handle in tuple(self.held.items())
+            if isinstance(handle, Handle) and not handle.node.places
+        ]
+        if len(found) > MOST_LEFT:
+            log.warning("%d files that were removed while open are lost", len(found) - MOST_LEFT)
+        return found[:MOST_LEFT]
+
+    def take_over(self, left: dict[int, Descriptor]) -> None:
+        """Files that an earlier server had open, by their numbers: `restore` will have use for them."""
+        self._left = left
+
     def restore(self, kept: list[tuple[int, Node, Way]], next_number: int) -> None:
         """Go on with what an earlier server had open, as far as it is shared."""
         self._closed.update((number, (node, writable)) for number, node, writable in kept)
         self.next_number = next_number
         self.follow_shares()
+        self._left = {}
 
     def release(self, request: Request) -> Body:
         [number] = fields("<Q", request.body)

@@ -7,12 +7,13 @@ wake or after this agent's death, goes on from there.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ ORDER_TIMEOUT = 30.0  # seconds; the server before may still be writing down its
 END_TIMEOUT = 10.0
 FIRST_DELAY, MOST_DELAY = 0.1, 2.0  # seconds between tries while the guest is not there
 MOST_LINE = 64 << 10
+MOST_LEFT = 253  # descriptors that come at once: unix(7)
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class ShareHost:
         self._process: _Process | None = None
         self._fresh = True
         self._told: Shared | None = None
+        self._left: dict[int, int] = {}  # descriptors of files that the server before had open
         self.mounted = asyncio.Event()  # the guest has a stream
         self.absent = False  # the guest knows no shares
 
@@ -68,9 +71,9 @@ class ShareHost:
                 finally:
                     self.mounted.clear()
                     process, self._process = self._process, None
-                    await process.close()
+                    self._left = await process.close()
                 if not self.absent:
-                    log.warning("%s: the share server has ended, starting another", self._name)
+                    log.info("%s: the share server has ended, starting another", self._name)
         finally:
             self.mounted.clear()
 
@@ -90,8 +93,13 @@ class ShareHost:
 
     async def refresh(self) -> None:
         """Tell the server what is shared by now, if that is news to it. Raises ProaError."""
-        if self._process is not None and self._shared() != self._told:
-            await self._process.order(self._config(fresh=False))
+        process = self._process
+        if process is None or self._shared() == self._told:
+            return
+        answer = await process.order(self._config(fresh=False))
+        if answer.get("ending"):  # it has not the rights for that; the next one, which `keep` starts, has
+            self.mounted.clear()
+            await self.ready(ORDER_TIMEOUT)
 
     async def status(self) -> dict[str, Any]:
         """Counts of the server; empty where none runs. Raises ProaError."""
@@ -109,12 +117,17 @@ class ShareHost:
         }
 
     async def _start(self, *, fresh: bool) -> _Process:
+        left, self._left = self._left, {}
         process = _Process(self._log)
         try:
-            await process.order(self._config(fresh=fresh))
+            order = {**self._config(fresh=fresh), "left": [] if fresh else list(left)}
+            await process.order(order, [] if fresh else list(left.values()))
         except BaseException:
             await process.close()
             raise
+        finally:
+            for handle in left.values():
+                os.close(handle)
         return process
 
     async def _connect(self, process: _Process, pool: LinkPool) -> None:
@@ -137,7 +150,11 @@ class ShareHost:
                 # Closes this descriptor only: the connection is the server's from here on.
                 stream.transport.abort()
                 process.stream_ended.clear()
-                await process.order({"op": "stream"}, handle)
+                await process.order({"op": "stream"}, [handle])
+            except ProaError:
+                if process.gone:
+                    return
+                raise
             finally:
                 os.close(handle)
             self.mounted.set()
@@ -164,11 +181,12 @@ class _Process:
             theirs.close()
         self.stream_ended = asyncio.Event()
         self.gone = False
+        self._left: dict[int, int] = {}
         self._answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._orders = asyncio.Lock()
         self._reading = asyncio.ensure_future(self._read())  # noqa: TID251  (close ends it)
 
-    async def order(self, content: dict[str, Any], handle: int | None = None) -> dict[str, Any]:
+    async def order(self, content: dict[str, Any], handles: Sequence[int] = ()) -> dict[str, Any]:
         """Raises ProaError `share-server-silent`."""
         if sys.platform == "win32":  # its server wants other files and another way to hand over a stream
             raise _silent()
@@ -177,8 +195,8 @@ class _Process:
                 async with asyncio.timeout(ORDER_TIMEOUT):
                     data = json.dumps(content).encode() + b"\n"
                     sent = 0
-                    if handle is not None:
-                        sent = socket.send_fds(self._ours, [data], [handle])
+                    if handles:
+                        sent = socket.send_fds(self._ours, [data], handles)
                     await asyncio.get_running_loop().sock_sendall(self._ours, data[sent:])
                     answer = await self._answers.get()
             except (OSError, TimeoutError) as error:
@@ -188,15 +206,19 @@ class _Process:
         return answer
 
     async def _read(self) -> None:
-        loop = asyncio.get_running_loop()
         buffer = b""
         try:
-            while data := await loop.sock_recv(self._ours, MOST_LINE):
+            while True:
+                data, handles = await self._receive()
+                if not data:
+                    break
                 *lines, buffer = (buffer + data).split(b"\n")
                 for line in lines:
                     message = json.loads(line)
                     if message.get("event") == "ended":
                         self.stream_ended.set()
+                    elif message.get("event") == "left":
+                        self._left = dict(zip(message["handles"], handles, strict=True))
                     else:
                         self._answers.put_nowait(message)
         except (OSError, ValueError) as error:
@@ -205,17 +227,41 @@ class _Process:
         self.stream_ended.set()
         self._answers.put_nowait({})
 
-    async def close(self) -> None:
-        """Have it write down its state and end; by force where it does not."""
-        self._reading.cancel()
-        await asyncio.gather(self._reading, return_exceptions=True)
-        self._ours.close()
+    async def _receive(self) -> tuple[bytes, list[int]]:
+        """What has come, with descriptors; nothing at the end. Raises OSError."""
+        if sys.platform == "win32":
+            return b"", []
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                data, handles, _, _ = socket.recv_fds(self._ours, MOST_LINE, MOST_LEFT)
+                return data, handles
+            except BlockingIOError:
+                ready = asyncio.Event()
+                loop.add_reader(self._ours, ready.set)
+                try:
+                    await ready.wait()
+                finally:
+                    loop.remove_reader(self._ours)
+
+    async def close(self) -> dict[int, int]:
+        """Have it write down its state and end; by force where it does not.
+
+        Gives the descriptors of what it had open and no other can open, by their numbers: the caller's.
+        """
         try:
             async with asyncio.timeout(END_TIMEOUT):
+                with contextlib.suppress(OSError):  # it has ended
+                    self._ours.shutdown(socket.SHUT_WR)
+                await self._reading
                 await wait_end(self._identity)
         except TimeoutError:
             log.error("the share server does not end, ending it by force")
             kill(self._identity, force=True)
+        finally:
+            self._reading.cancel()
+            self._ours.close()
+        return self._left
 
 
 def _silent() -> ProaError:

@@ -119,7 +119,8 @@ class Nodes:
         with self._lock:
             self._by_number = {**nodes, ROOT: nodes.get(ROOT, self.top)}
             self.top = self._by_number[ROOT]
-            self._by_identity = {node.identity: node for node in nodes.values() if node.root is not None}
+            # Not those without a name: the next file with their number may be another one.
+            self._by_identity = {node.identity: node for node in nodes.values() if node.places or node.is_top}
             self._above = {node.above: node for node in self._by_number.values() if node.root is None}
             self._next = max(next_number, ROOT + 1)
 

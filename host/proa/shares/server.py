@@ -23,6 +23,7 @@ from proa.shares.handles import Body
 from proa.shares.operations import Operations
 from proa.shares.protocol import FrameError, InitFlag, Op, Refused, Request
 from proa.shares.tally import Tally
+from proa.shares.tree import OutOfReach
 
 log = logging.getLogger("proa.shares")
 
@@ -66,6 +67,12 @@ class Answers:
             self._known[unique & ~protocol.RESENT] = (number, body)
             while len(self._known) > KEPT:
                 self._known.popitem(last=False)
+            self._ready.notify_all()
+
+    def give_up(self, unique: int) -> None:
+        """It was not done: whoever gets it again is to do it."""
+        with self._ready:
+            self._known.pop(unique & ~protocol.RESENT, None)
             self._ready.notify_all()
 
     def all(self) -> list[tuple[int, int, bytes]]:
@@ -274,6 +281,9 @@ class Server:
         begun = time.monotonic()
         try:
             number, body = self._carry_out(request)
+        except OutOfReach:
+            self.answers.give_up(request.unique)  # the guest sends it again, over the next stream
+            raise
         except BaseException:
             if once:
                 self.answers.end(request.unique, protocol.linux_errno(None), b"")
@@ -309,6 +319,8 @@ class Server:
             return 0, self._operations.answer(request)
         except Refused as error:
             return error.number, b""
+        except OutOfReach:
+            raise
         except OSError as error:
             return protocol.linux_errno(error.errno), b""
         except ValueError as error:

@@ -114,6 +114,7 @@ def load(path: Path, operations: Operations, answers: Answers) -> None:
             operations.outbox.entry(nodes[number], _bytes(name))
         elif number in nodes:
             operations.outbox.inode(nodes[number], content=True)
+    operations.coherence.shares_changed()  # since then, it may be
     operations.coherence.go_on_from(saved.when)
     answers.restore([(unique, number, _bytes(body)) for unique, number, body in saved.answers])
 

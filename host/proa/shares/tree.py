@@ -23,6 +23,20 @@ def identity(found: os.stat_result) -> Identity:
     return found.st_dev, found.st_ino, found.st_mode >> 12
 
 
+class OutOfReach(OSError):
+    """It is shared, but this process has no right to it: the one that takes its place will have."""
+
+
+class Reach:
+    """What this process can work with, of all that is shared: here, everything."""
+
+    def check(self, root: Root, found: Identity) -> None:
+        """A share begins in this folder by now. Raises OutOfReach."""
+
+    def mounted(self, path: bytes) -> None:
+        """Another file system is there than before."""
+
+
 @dataclass(frozen=True)
 class Allowed:
     """What may be reached: shared folders, and what is never shared though it lies in one."""
@@ -64,11 +78,13 @@ class Tree:
         keep_owners: bool = True,
         most_folders: int = 1024,
         watches: Watches | None = None,
+        reach: Reach | None = None,
     ) -> None:
         self.watches = watches if watches is not None else Watches(None)
         self.nodes = Nodes(most_folders, self.watches.release)
         self.owners = Owners(keep=keep_owners)
         self.opens_no_folders = False  # the guest's kernel can do without
+        self.reach = reach or Reach()
         self._allowed = allowed
         self._guarded = _guard(allowed)
         self._devices: dict[int, int] = {}
@@ -122,7 +138,7 @@ class Tree:
         if not node.is_folder:
             raise Refused("ENOTDIR")
         if node.is_top:
-            opened = self._proved(beneath.open_root(node.root.path), node)
+            opened = self._proved(self._top(node.root), node)
             if opened is not None:
                 return opened
         for place, parent in self._places(node):
@@ -135,11 +151,18 @@ class Tree:
             self.nodes.left(node, place)
         raise Refused("ESTALE")
 
+    def _top(self, root: Root) -> Descriptor:
+        folder = beneath.open_root(root.path)
+        self.reach.check(root, identity(os.fstat(folder.number)))
+        return folder
+
     def _places(self, node: Node) -> Iterator[tuple[Place, Descriptor]]:
         """Where it was last seen. One in a folder that has gone may be true again once that is back."""
         for place in reversed(tuple(node.places)):
             try:
                 parent = self.folder(place[0])
+            except OutOfReach:
+                raise
             except (OSError, Refused):
                 continue
             yield place, parent
@@ -230,7 +253,7 @@ class Tree:
         path = parent.above.rstrip(b"/") + b"/" + name
         root = self._guarded.roots.get(path)
         if root is not None:
-            folder = beneath.open_root(path)
+            folder = self._top(root)
             found = os.fstat(folder.number)
             if identity(found) in self._guarded.identities:
                 raise Refused("EACCES")

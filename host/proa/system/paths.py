@@ -52,7 +52,7 @@ class MachinePaths:
     @property
     def shares(self) -> Path:
         """What the guest's mount counts on, while no share server runs (proa.shares.state)."""
-        return self.folder / "shares.json"
+        return self.folder / "shares" / "state.json"  # a folder of its own: all that the server may write
 
     @property
     def shares_log(self) -> Path:

@@ -251,7 +251,7 @@ def test_what_a_killed_server_had_open_never_stands_for_another_file(
         assert holder.stdout.readline() == b"open\n"
         mount.kill_server()
         if state is not None:
-            (mount.folder / "state.json").write_bytes(state)
+            mount.state.write_bytes(state)
         mount.start_server(fresh=False)
         mount.connect()
         with (guest / "new").open("wb") as new:
