@@ -46,13 +46,16 @@ class ShareMount:
         roots: dict[Path, bool],
         never: tuple[Path, ...] = (),
         server: tuple[str, ...] = ("-m", "proa.shares"),
+        codes: tuple[int, ...] = (0,),
     ) -> None:
+        """`codes` are exit statuses of a server after which the next is started."""
         self.folder = folder
         self.place = folder / "mount"
         self.state = folder / "state" / "state.json"
         self.roots = roots
         self.never = never
         self._program = server
+        self._codes = codes
         self.owner = "keep"
         self.place.mkdir()
         self._spawner = Spawner(_environ())
@@ -102,7 +105,7 @@ class ShareMount:
         """Start the next when the server has ended by itself, as the agent does."""
         code = server.wait()
         with self._lock:
-            if self._server is server and code == 0:
+            if self._server is server and code in self._codes:
                 self._take_left()
                 self.start_server(fresh=False)
                 self.connect()
@@ -236,6 +239,14 @@ def outcome(call: Callable[..., Any], *given: Any) -> Any:
         return call(*given)
     except OSError as error:
         return errno.errorcode.get(error.errno or 0, "?")
+
+
+def exists(path: Path) -> bool:
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def soon(holds: Callable[[], bool]) -> bool:

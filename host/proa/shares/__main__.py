@@ -33,6 +33,7 @@ assert sys.platform != "win32"  # as proa.system.beneath
 from proa.shares import state
 from proa.shares.confined import Confined
 from proa.shares.handles import MOST_LEFT
+from proa.shares.journal import Journal
 from proa.shares.nodes import Root
 from proa.shares.operations import Operations
 from proa.shares.protocol import Op
@@ -56,9 +57,16 @@ class Process:
         self._sending = threading.Lock()
         self._watches = Watches(open_watcher())
         self._confined = Confined(self._give_way)
-        self._tree = Tree(Allowed(), most_folders=folders, watches=self._watches, reach=self._confined)
+        self._journal = Journal()
+        self._tree = Tree(
+            Allowed(),
+            most_folders=folders,
+            watches=self._watches,
+            reach=self._confined,
+            note=self._journal.note,
+        )
         self._operations = Operations(self._tree)
-        self._server = Server(self._operations)
+        self._server = Server(self._operations, flush=self._journal.flush)
         self._state: Path | None = None
         self._lock = -1
 
@@ -68,7 +76,7 @@ class Process:
         self._server.close()
         self._leave()
         if self._state is not None:
-            state.save(self._state, self._operations, self._server.answers)
+            self._journal.end(state.present(self._operations, self._server.answers, ended=True))
 
     def _give_way(self) -> None:
         """Have `run` end; what it has been told can still be answered."""
@@ -152,9 +160,13 @@ class Process:
         self._lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         self._state = path
-        if fresh:
-            path.unlink(missing_ok=True)
-            return
+        for torn in path.parent.glob(f".{path.name}.*"):  # of one that was killed while it wrote
+            torn.unlink()
+        if not fresh:
+            self._go_on(path)
+        self._journal.begin(path, lambda: state.present(self._operations, self._server.answers, ended=False))
+
+    def _go_on(self, path: Path) -> None:
         try:
             state.load(path, self._operations, self._server.answers)
             return

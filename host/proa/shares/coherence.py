@@ -21,6 +21,7 @@ assert sys.platform != "win32"  # as proa.system.beneath
 from proa.shares.nodes import Node, Place
 from proa.shares.notices import Outbox, or_end
 from proa.shares.protocol import Refused
+from proa.shares.records import Seen
 from proa.shares.tree import Tree, identity
 from proa.shares.watches import stamp
 from proa.system import beneath
@@ -112,6 +113,12 @@ class Coherence:
         """An earlier server was up to date then: nanoseconds of the host's clock."""
         self._since = since
 
+    def go_on_after_a_kill(self, since: int) -> None:
+        """An earlier server was at work until then, and what the guest was told of files is not known."""
+        for node in self._tree.nodes.all():
+            self._outbox.inode(node, content=True)
+        self._since = since
+
     def _run(self) -> None:
         watcher = self._watches.watcher
         assert watcher is not None
@@ -125,10 +132,13 @@ class Coherence:
                     changes += watcher.read(PATIENCE)
                 self.follow(changes)
                 self._since = began
+                if changes:
+                    self._tree.note(Seen())
 
     def owners_changed(self) -> None:
         """Every file may look otherwise to the guest from here on."""
         for node in self._tree.nodes.all():
+            node.owner = None
             self._outbox.inode(node, content=False)
 
     def shares_changed(self) -> None:
@@ -137,13 +147,20 @@ class Coherence:
             hidden = [name for name in tuple(node.names) if self._tree.hides(node, name)]
             for name in hidden:
                 self._outbox.entry(node, name)
-            if hidden or node.root is None or not self._tree.is_shared(node):
+            gone = not self._tree.is_shared(node)
+            if hidden or gone or node.root is None:
                 self._outbox.inode(node, content=True)
-            if node.root is None and node.above != b"/":
-                above, name = os.path.split(node.above)
-                parent = self._tree.nodes.get_above(above)
-                if parent is not None:
-                    self._outbox.entry(parent, name)
+            if node.root is None and not self._tree.is_above(node.above):
+                self._not_there(node.above)
+            elif node.root is not None and node.is_top and gone:
+                self._not_there(node.root.path)
+
+    def _not_there(self, path: bytes) -> None:
+        """In a folder above all shares this name leads elsewhere by now, or nowhere."""
+        above, name = os.path.split(path)
+        parent = self._tree.nodes.get_above(above)
+        if parent is not None:
+            self._outbox.entry(parent, name)
 
     def follow(self, changes: list[Change]) -> None:
         """Decide on changes in the order in which they happened."""
@@ -320,39 +337,54 @@ class Coherence:
     def look_again(self, since: int) -> None:
         """Compare all that the guest knows with what is there; `since` tells new names from old ones."""
         self._gone_again.clear()
-        for node in self._tree.nodes.all():
-            if node.root is None or not self._tree.is_shared(node):
+        folders = [
+            node
+            for node in self._tree.nodes.all()
+            if node.root is not None and node.is_folder and self._tree.is_shared(node)
+        ]
+        changed = {node: self._new_names(node) for node in folders}
+        # Only now, for what is missing in one folder may have been found in another.
+        for node, new in changed.items():
+            for name, child in tuple(node.names.items()):
+                self._compare(node, name, child, since)
+            if new is None:
                 continue
-            if node.is_folder:
-                self._look_at(node, since)
+            self._outbox.inode(node, content=True)
+            for name, at in new.items():
+                self._outbox.entry(node, name, expire=True)  # the guest may think that it is not there
+                if at.st_ctime_ns > since:
+                    self._outbox.made(node, name, at)
 
-    def _look_at(self, node: Node, since: int) -> None:
+    def _new_names(self, node: Node) -> dict[bytes, os.stat_result] | None:
+        """What is in a folder that the guest does not know there; None where nothing is new."""
         try:
             folder = self._tree.folder(node)
             self._watches.cover(node, folder)
-            found = os.fstat(folder.number)
-            same = node.told == stamp(found)
-            here = [] if same else beneath.names_in(folder)
+            if node.told == stamp(os.fstat(folder.number)):
+                return None
+            here = beneath.names_in(folder)
         except (OSError, Refused):
             self._outbox.inode(node, content=False)
-            return
-        for name, child in tuple(node.names.items()):
-            at = self._status(node, name)
-            if at is None:
-                kind = Kind.FOLDER if child.is_folder else Kind(0)
-                self._removed((node, name), Kind.DELETED | kind)
-            elif identity(at) != child.identity:
-                self._made(node, name, replaces=True)
-            elif child.told != stamp(at) and child.own != stamp(at):
-                content = child.told is None or child.told[:2] != stamp(at)[:2]
-                self._content(node, name, Kind.MODIFIED if content else Kind.ATTRIBUTES)
-        if same:
-            return
-        self._outbox.inode(node, content=True)
+            return None
+        new = {}
         for name in here:
-            if name in node.names or self._tree.hides(node, name):
-                continue
-            self._outbox.entry(node, name, expire=True)  # the guest may think that it is not there
-            at = self._status(node, name)
-            if at is not None and at.st_ctime_ns > since:
-                self._outbox.made(node, name, at)
+            at = self._status(node, name) if name not in node.names else None
+            if at is not None and not self._tree.hides(node, name):
+                new[name] = at
+                self._tree.nodes.found(identity(at), (node, name))
+        return new
+
+    def _compare(self, node: Node, name: bytes, child: Node, since: int) -> None:
+        """What the guest knows by this name with what is there."""
+        at = self._status(node, name)
+        if at is None:
+            kind = Kind.FOLDER if child.is_folder else Kind(0)
+            self._removed((node, name), Kind.DELETED | kind)
+        elif identity(at) != child.identity:
+            self._made(node, name, replaces=True)
+        elif child.told is None:
+            if at.st_ctime_ns > since:
+                self._content(node, name, Kind.MODIFIED)
+        elif child.told != stamp(at) and child.own != stamp(at):
+            content = child.told[:2] != stamp(at)[:2]
+            self._content(node, name, Kind.MODIFIED if content else Kind.ATTRIBUTES)

@@ -12,6 +12,7 @@ assert sys.platform != "win32"  # as proa.system.beneath
 
 from proa.shares.nodes import Handle, Listing, Node
 from proa.shares.protocol import FrameError, Refused, Request, fields
+from proa.shares.records import Closed, Opened
 from proa.shares.tree import Tree, identity
 from proa.system import beneath
 from proa.system.beneath import Descriptor
@@ -48,10 +49,14 @@ class Handles:
         except Refused:
             self._drop(number)
             raise
+        self._tree.note(Opened(number, handle.node.number, _way(handle)))
         return number
 
     def _put(self, number: int, handle: Handle | Listing) -> None:
         with self._lock:
+            self._closed.pop(number, None)
+            if number in self.held:
+                return  # another thread was faster
             self.held[number] = handle
             if isinstance(handle, Handle):
                 handle.node.open = (*handle.node.open, handle)
@@ -78,8 +83,10 @@ class Handles:
         return listing
 
     def _find(self, number: int) -> Handle | Listing | None:
-        if number in self._closed:
-            raise Refused("EACCES")
+        closed = self._closed.get(number)
+        if closed is not None:
+            self._tree.still_shared(closed[0])
+            self._reopen(number, *closed)
         handle = self.held.get(number)
         if handle is not None:
             self._tree.still_shared(handle.node)
@@ -88,7 +95,7 @@ class Handles:
     def follow_shares(self) -> None:
         """Close what is open in what is not shared any more, so that the host may unmount or remove it.
 
-        What is shared again is opened again; whoever reads a file that has gone meanwhile gets EBADF.
+        What is shared again is opened again; whoever uses a file that has gone meanwhile gets EBADF.
         """
         for number, handle in tuple(self.held.items()):
             if not self._tree.is_shared(handle.node):
@@ -96,10 +103,10 @@ class Handles:
                 self._drop(number)
         for number, (node, writable) in tuple(self._closed.items()):
             if self._tree.is_shared(node):
-                del self._closed[number]
                 self._reopen(number, node, writable)
 
     def _reopen(self, number: int, node: Node, writable: Way) -> None:
+        """Open it if it is found; else it is tried again when it is used, for it may only have been moved."""
         if writable is None:
             self._put(number, Listing(node))
             return
@@ -155,6 +162,7 @@ class Handles:
     def _release(self, number: int) -> None:
         self._closed.pop(number, None)
         self._drop(number)
+        self._tree.note(Closed(number))
 
 
 def _way(handle: Handle | Listing) -> Way:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from proa.shares.protocol import ROOT
+from proa.shares.records import Dropped, Known, Left, Note, Placed, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,6 +57,7 @@ class Node:
     above: bytes = b""  # the path of a folder above all shares, which is nobody's
     places: dict[Place, None] = field(default_factory=dict)  # the newest last
     lookups: int = 0
+    uncounted: bool = False  # the guest knows it oftener than `lookups`, by a server that was killed
     folder: Descriptor | None = None
     open: tuple[Handle, ...] = ()  # replaced, never changed: other threads look at it
     owner: tuple[int, tuple[int, int, int] | None] | None = None  # ctime, and what was kept then
@@ -83,12 +85,35 @@ class Node:
             folder.version = self.version
 
 
+def known(node: Node, *, counted: bool = False) -> Known:
+    """What a server after this one has to know of it; `counted` where that goes on from just here."""
+    return Known(
+        node.number,
+        node.identity,
+        text(node.root.path) if node.root is not None else None,
+        text(node.above),
+        node.is_top,
+        node.lookups if counted and not node.uncounted else None,
+        node.told if counted else None,
+        node.own if counted else None,
+    )
+
+
 class Nodes:
     """All nodes. Safe for several threads."""
 
-    def __init__(self, most_folders: int, dropped: Callable[[Node], None] = lambda node: None) -> None:
-        """Keeps at most `most_folders` descriptors of folders open; tells of each node that it drops."""
+    def __init__(
+        self,
+        most_folders: int,
+        dropped: Callable[[Node], None] = lambda node: None,
+        note: Note = lambda record: None,
+    ) -> None:
+        """Keeps at most `most_folders` descriptors of folders open; tells of each node that it drops.
+
+        `note` is told of all that a server after this one has to know, after it has been done.
+        """
         self._dropped = dropped
+        self._note = note
         self._lock = threading.Lock()
         self._most_folders = most_folders
         self._next = ROOT + 1
@@ -140,19 +165,28 @@ class Nodes:
                 self._next += 1
                 self._by_number[node.number] = node
                 self._by_identity[identity] = node
+                self._note(known(node))
             node.lookups += 1
-            if place is None:
+            if place is not None:
+                self._put(node, place)
+            elif not node.is_top:
                 node.is_top = True
-            else:
-                node.places.pop(place, None)
-                node.places[place] = None
-                place[0].names[place[1]] = node
+                self._note(known(node))
             return node
+
+    def _put(self, node: Node, place: Place) -> None:
+        if next(reversed(node.places), None) != place or place[0].names.get(place[1]) is not node:
+            node.places.pop(place, None)
+            node.places[place] = None
+            place[0].names[place[1]] = node
+            self._note(Placed(node.number, place[0].number, text(place[1])))
 
     def again(self, node: Node) -> None:
         """The guest knows it once more, even if it had been dropped."""
         with self._lock:
-            self._by_number[node.number] = node
+            if self._by_number.get(node.number) is not node:
+                self._by_number[node.number] = node
+                self._note(known(node))
             node.lookups += 1
 
     def stand_in(self, kind: int) -> Node:
@@ -171,6 +205,7 @@ class Nodes:
                 self._next += 1
                 self._by_number[node.number] = node
                 self._above[path] = node
+                self._note(known(node))
             node.lookups += 1
             return node
 
@@ -184,7 +219,8 @@ class Nodes:
             if node is None or node is self.top:
                 return
             node.lookups -= count
-            if node.lookups <= 0:
+            # The guest's kernel gives back all of its count at once, when it lets go of a file.
+            if node.lookups < 0 or (not node.lookups and not node.uncounted):
                 self._drop(node)
 
     def _drop(self, node: Node) -> None:
@@ -199,7 +235,16 @@ class Nodes:
             if parent.names.get(name) is node:
                 del parent.names[name]
         node.places.clear()  # a folder above it may go too
+        self._note(Dropped(node.number))
         self._dropped(node)
+
+    def found(self, identity: Identity, place: Place) -> None:
+        """A file is called so; if it is one that the guest knows, then by another name."""
+        with self._lock:
+            node = self._by_identity.get(identity)
+            if node is not None:
+                node.places[place] = None
+                self._note(Placed(node.number, place[0].number, text(place[1])))
 
     def left(self, node: Node, place: Place) -> None:
         """The file is not called so any more."""
@@ -209,14 +254,13 @@ class Nodes:
     def moved(self, node: Node, old: Place, new: Place) -> None:
         with self._lock:
             self._leave(node, old)
-            node.places.pop(new, None)
-            node.places[new] = None
-            new[0].names[new[1]] = node
+            self._put(node, new)
 
     def _leave(self, node: Node, place: Place) -> None:
         node.places.pop(place, None)
         if place[0].names.get(place[1]) is node:
             del place[0].names[place[1]]
+        self._note(Left(node.number, place[0].number, text(place[1])))
 
     def ended(self, node: Node) -> None:
         """Its last name is gone: the next file with its identity is another one."""

@@ -62,7 +62,7 @@ class Repeat:
 def or_end(what: str) -> Iterator[None]:
     """Without this thread the guest would trust what is not true any more: then rather no server at all.
 
-    The agent starts another, which has the guest forget everything.
+    The agent starts another, which compares all that the guest knows with what is there.
     """
     try:
         yield

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 assert sys.platform != "win32"  # as proa.system.beneath
 
+from proa.shares.records import Disowned, Note, Owned
 from proa.system import beneath
 from proa.system.beneath import Descriptor
 
@@ -53,8 +54,9 @@ def bits_on_host(bits: int, *, folder: bool) -> int:
 class Owners:
     """`keep` False: everything belongs to the host's user, whatever the guest asks for."""
 
-    def __init__(self, *, keep: bool) -> None:
+    def __init__(self, *, keep: bool, note: Note = lambda record: None) -> None:
         self.keep = keep
+        self._note = note
         self._lock = threading.Lock()
         self._table: dict[tuple[int, int], Owner] = {}  # device, inode
 
@@ -82,8 +84,7 @@ class Owners:
                     raise
             else:
                 return
-        with self._lock:
-            self._table[found.st_dev, found.st_ino] = owner
+        self.put((found.st_dev, found.st_ino), owner)
 
     def table(self) -> list[tuple[tuple[int, int], Owner]]:
         """What no file can hold itself."""
@@ -94,9 +95,11 @@ class Owners:
         """`key`: device and inode."""
         with self._lock:
             self._table[key] = owner
+            self._note(Owned(*key, owner.uid, owner.gid, owner.bits))
 
     def forget(self, found: os.stat_result) -> None:
         """The file's last name is gone."""
         if self._table:
             with self._lock, contextlib.suppress(KeyError):
                 del self._table[found.st_dev, found.st_ino]
+                self._note(Disowned(found.st_dev, found.st_ino))

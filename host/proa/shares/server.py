@@ -14,14 +14,15 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 assert sys.platform != "win32"  # as proa.system.beneath
 
-from proa.shares import protocol
+from proa.shares import again, protocol
 from proa.shares.handles import Body
 from proa.shares.operations import Operations
 from proa.shares.protocol import FrameError, InitFlag, Op, Refused, Request
+from proa.shares.records import Answered, Begun, text
 from proa.shares.tally import Tally
 from proa.shares.tree import OutOfReach
 
@@ -51,6 +52,7 @@ class Answers:
     def __init__(self) -> None:
         self._ready = threading.Condition()
         self._known: OrderedDict[int, tuple[int, bytes] | None] = OrderedDict()  # None: under way
+        self._unsure: set[int] = set()
 
     def begin(self, unique: int) -> tuple[int, bytes] | None:
         """None where it is to be done now; else the error and the body that it was answered with."""
@@ -81,13 +83,26 @@ class Answers:
             done = [(unique, *known) for unique, known in self._known.items() if known is not None]
         return done[-KEPT_ON_DISK:]
 
-    def restore(self, answers: list[tuple[int, int, bytes]]) -> None:
+    def restore(self, answers: list[tuple[int, int, bytes]], unsure: Iterable[int] = ()) -> None:
+        """Go on from an earlier server's; it was at those that are `unsure` when it was killed."""
         with self._ready:
-            self._known.update((unique, (number, body)) for unique, number, body in answers)
+            self._known.update((unique, (number, body)) for unique, number, body in answers[-KEPT:])
+            self._unsure = set(unsure)
+
+    def is_unsure(self, unique: int) -> bool:
+        """Whether it may have been carried out by an earlier server. Tells it once."""
+        if not self._unsure or not unique & protocol.RESENT:
+            return False
+        with self._ready:
+            plain = unique & ~protocol.RESENT
+            unsure = plain in self._unsure
+            self._unsure.discard(plain)
+        return unsure
 
     def clear(self) -> None:
         with self._ready:
             self._known.clear()
+            self._unsure.clear()
 
 
 class Turn:
@@ -149,8 +164,10 @@ class Turn:
 class Channel:
     """One stream to the guest. Reading and writing each belong to one thread at a time."""
 
-    def __init__(self, stream: socket.socket) -> None:
+    def __init__(self, stream: socket.socket, flush: Callable[[], None]) -> None:
+        """`flush` is called before anything is sent."""
         self._stream = stream
+        self._flush = flush
         self.turn = Turn()
         self._writing = threading.Lock()
         self._buffer = bytearray(2 * protocol.MAX_FRAME)
@@ -189,6 +206,7 @@ class Channel:
         """
         with self._writing:
             head = before() + protocol.out_header(unique, -number, len(body))
+            self._flush()
             if len(body) < 4096:
                 self._stream.sendall(head + body)
                 return
@@ -207,8 +225,13 @@ class Channel:
 class Server:
     """Serves one mount, over one stream after another."""
 
-    def __init__(self, operations: Operations, threads: int = THREADS) -> None:
+    def __init__(
+        self, operations: Operations, threads: int = THREADS, flush: Callable[[], None] = lambda: None
+    ) -> None:
+        """`flush` returns when all that the operations have noted is written down."""
         self._operations = operations
+        self._note = operations.tree.note
+        self._flush = flush
         self._count = threads
         self.answers = Answers()
         self.tally = Tally()
@@ -221,7 +244,7 @@ class Server:
         `ended` is called from another thread when the guest, or the network, has ended the stream.
         """
         self.close()
-        channel = self._channel = Channel(stream)
+        channel = self._channel = Channel(stream, self._flush)
         self._threads = [
             threading.Thread(target=self._work, args=(channel,), name=f"share {number}", daemon=True)
             for number in range(self._count)
@@ -279,6 +302,10 @@ class Server:
             channel.write(request.unique, *known)
             return
         begun = time.monotonic()
+        unsure = request.op in again.UNSURE
+        if unsure:
+            self._note(Begun(request.unique & ~protocol.RESENT))
+            self._flush()
         try:
             number, body = self._carry_out(request)
         except OutOfReach:
@@ -291,6 +318,8 @@ class Server:
         self.tally.add(request.op, begun, time.monotonic())
         if once:
             self.answers.end(request.unique, number, bytes(body or b""))
+        if unsure:
+            self._note(Answered(request.unique & ~protocol.RESENT, number, text(bytes(body or b""))))
         if body is not None:
             ahead = self._operations.ahead(request, body) if not number else ()
             channel.write(request.unique, number, body, lambda: self._operations.anticipation.notices(ahead))
@@ -316,6 +345,8 @@ class Server:
                 agreed = protocol.answer_init(request.body)
                 self._operations.tree.opens_no_folders = bool(agreed.flags & InitFlag.NO_OPENDIR_SUPPORT)
                 return 0, agreed.reply
+            if self.answers.is_unsure(request.unique):
+                return 0, again.answer(self._operations, request)
             return 0, self._operations.answer(request)
         except Refused as error:
             return error.number, b""

@@ -1,6 +1,7 @@
 """What the guest's kernel counts on, on disk: so that its mount outlives the server, and the machine's sleep.
 
-Names are bytes, written as Latin-1 text. Written when the server ends; used once, by the next one.
+A server that ends writes down how it leaves things. One that is killed leaves its journal, which tells all of
+it but how often the guest knows a file, and what it was told of how that looks. Used once, by the next one.
 """
 
 from __future__ import annotations
@@ -8,157 +9,180 @@ from __future__ import annotations
 import secrets
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 assert sys.platform != "win32"  # as proa.system.beneath
 
-from proa.shares.nodes import Node, Root
+from proa.shares import records
+from proa.shares.nodes import Node, Place, Root, known
 from proa.shares.owners import Owner
-from proa.system.files import write_atomic
+from proa.shares.records import Record, data, text
 
 if TYPE_CHECKING:
     from proa.shares.operations import Operations
     from proa.shares.server import Answers
 
-FORMAT = 2
-KNOWN_FORMATS = (1, 2)  # 1: nothing of it says what the guest was told
-
-
-class SavedNode(msgspec.Struct, array_like=True, frozen=True):
-    number: int
-    identity: tuple[int, int, int]
-    root: str | None
-    above: str
-    lookups: int
-    is_top: bool
-    places: list[tuple[int, str]]
-    told: tuple[int, int, int] | None = None
-    own: tuple[int, int, int] | None = None
-
-
-class SavedHandle(msgspec.Struct, array_like=True, frozen=True):
-    number: int
-    node: int
-    kind: str  # "file", "folder"
-    writable: bool
-
-
-class Saved(msgspec.Struct, frozen=True):
-    format: int
-    next_node: int
-    next_handle: int
-    nodes: list[SavedNode]
-    handles: list[SavedHandle]
-    owners: list[tuple[int, int, int, int, int]]  # device, inode, uid, gid, bits
-    answers: list[tuple[int, int, str]]  # unique, error, body
-    when: int = 0  # nanoseconds of the host's clock
-    unsettled: list[tuple[int, str]] = []  # folder and name of what the guest may not have been told
+FORMAT = 3
+APART = 1 << 20  # numbers that a killed server may have given out and not written down
 
 
 class StateError(Exception):
     """The file is not one that can be gone on from."""
 
 
-def save(path: Path, operations: Operations, answers: Answers) -> None:
-    """Raises OSError, ProaError."""
-    nodes = operations.tree.nodes
-    saved = Saved(
-        format=FORMAT,
-        next_node=nodes.next_number,
-        next_handle=operations.handles.next_number,
-        nodes=[
-            SavedNode(
-                node.number,
-                node.identity,
-                _text(node.root.path) if node.root is not None else None,
-                _text(node.above),
-                node.lookups,
-                node.is_top,
-                [(parent.number, _text(name)) for parent, name in node.places],
-                node.told,
-                node.own,
-            )
-            for node in nodes.all()
-        ],
-        handles=[
-            SavedHandle(number, node.number, "folder" if writable is None else "file", bool(writable))
-            for number, node, writable in operations.handles.all()
-        ],
-        owners=[(*key, owner.uid, owner.gid, owner.bits) for key, owner in operations.tree.owners.table()],
-        answers=[(unique, number, _text(body)) for unique, number, body in answers.all()],
-        when=time.time_ns(),
-        unsettled=[(number, _text(name)) for number, name in operations.outbox.unsettled()],
-    )
-    write_atomic(path, msgspec.json.encode(saved))
+def present(operations: Operations, answers: Answers, *, ended: bool) -> Iterator[Record]:
+    """How things are; with `ended` nothing happens any more."""
+    nodes, handles = operations.tree.nodes, operations.handles
+    yield records.Began(FORMAT, ended, nodes.next_number, handles.next_number, time.time_ns())
+    everything = nodes.all()
+    for node in everything:
+        yield known(node, counted=ended)
+    for node in everything:
+        for folder, name in tuple(node.places):
+            yield records.Placed(node.number, folder.number, text(name))
+    for number, node, writable in handles.all():
+        yield records.Opened(number, node.number, writable)
+    for key, owner in operations.tree.owners.table():
+        yield records.Owned(*key, owner.uid, owner.gid, owner.bits)
+    for unique, error, body in answers.all():
+        yield records.Answered(unique, error, text(body))
+    for number, name in operations.outbox.unsettled():
+        yield records.Unsettled(number, text(name))
 
 
 def load(path: Path, operations: Operations, answers: Answers) -> None:
-    """Go on from what `save` wrote, and remove it. Raises StateError, OSError."""
-    saved = _read(path)
+    """Go on from what is written down, and remove it. Raises StateError, OSError."""
+    began, told = _read(path)
+    last = path.stat().st_mtime_ns  # when the server was at work last
     path.unlink()
-    nodes = _nodes(saved, operations)
-    operations.tree.nodes.restore(nodes, saved.next_node)
-    for device, inode, uid, gid, bits in saved.owners:
-        operations.tree.owners.put((device, inode), Owner(uid, gid, bits))
+    replayed = _Replay(operations)
+    for record in told:
+        replayed.take(record)
+    apart = 0 if began.ended else APART
+    nodes = replayed.nodes
+    operations.tree.nodes.restore(nodes, max(began.next_node, *nodes, 0) + apart)
+    for key, owner in replayed.owners.items():
+        operations.tree.owners.put(key, owner)
     kept = [
-        (held.number, nodes[held.node], None if held.kind == "folder" else held.writable)
-        for held in saved.handles
-        if held.node in nodes
+        (number, nodes[opened.node], opened.writable)
+        for number, opened in replayed.opened.items()
+        if opened.node in nodes
     ]
-    operations.handles.restore(kept, saved.next_handle)
-    for number, name in saved.unsettled:
+    operations.handles.restore(kept, max(began.next_handle, *replayed.opened, 0) + apart)
+    for number, name in replayed.unsettled:
         if number in nodes and name:
-            operations.outbox.entry(nodes[number], _bytes(name))
+            operations.outbox.entry(nodes[number], name)
         elif number in nodes:
             operations.outbox.inode(nodes[number], content=True)
     operations.coherence.shares_changed()  # since then, it may be
-    operations.coherence.go_on_from(saved.when)
-    answers.restore([(unique, number, _bytes(body)) for unique, number, body in saved.answers])
+    if began.ended:
+        operations.coherence.go_on_from(began.when)
+    else:
+        operations.coherence.go_on_after_a_kill(last)
+    answers.restore(replayed.answers, replayed.begun)
 
 
 def begin_anew(operations: Operations) -> None:
-    """Go on where a server ended without a word: no number of its may come to stand for another file."""
+    """Go on where a server left nothing: no number of its may come to stand for another file."""
     operations.outbox.forget_all(operations.tree.nodes.top)
     first = secrets.randbits(60)
     operations.tree.nodes.number_from(first)
     operations.handles.next_number = first
 
 
-def _read(path: Path) -> Saved:
+def _read(path: Path) -> tuple[records.Began, list[Record]]:
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]  # a server that is killed may be at its last line
     try:
-        saved = msgspec.json.decode(path.read_bytes(), type=Saved)
+        lines = msgspec.json.Decoder(Record).decode_lines(whole)
     except msgspec.MsgspecError as error:
         raise StateError(f"{path}: {error}") from error
-    if saved.format not in KNOWN_FORMATS:
-        raise StateError(f"{path}: format {saved.format}, and this is {FORMAT}")
-    return saved
+    began = lines[0] if lines else None
+    if not isinstance(began, records.Began):
+        raise StateError(f"{path}: it does not begin as it should")
+    if began.format != FORMAT:
+        raise StateError(f"{path}: format {began.format}, and this is {FORMAT}")
+    return began, lines[1:]
 
 
-def _nodes(saved: Saved, operations: Operations) -> dict[int, Node]:
-    found: dict[int, Node] = {}
-    for kept in saved.nodes:
-        root = None
-        if kept.root is not None:
-            # One that is not shared any more: whoever asks is refused.
-            root = operations.tree.root(_bytes(kept.root)) or Root(_bytes(kept.root))
-        node = Node(kept.number, kept.identity, root, _bytes(kept.above), lookups=kept.lookups)
+class _Replay:
+    """How things are after all that is written down."""
+
+    def __init__(self, operations: Operations) -> None:
+        self._operations = operations
+        self.nodes: dict[int, Node] = {}
+        self.opened: dict[int, records.Opened] = {}
+        self.owners: dict[tuple[int, int], Owner] = {}
+        self.answers: list[tuple[int, int, bytes]] = []
+        self.begun: set[int] = set()
+        self.unsettled: list[tuple[int, bytes]] = []
+
+        self._takes: dict[type, Callable[[Any], object]] = {
+            records.Known: self._know,
+            records.Placed: self._place,
+            records.Left: self._leave,
+            records.Dropped: self._drop,
+            records.Opened: self._open,
+            records.Closed: lambda record: self.opened.pop(record.number, None),
+            records.Owned: self._own,
+            records.Disowned: lambda record: self.owners.pop((record.device, record.inode), None),
+            records.Begun: lambda record: self.begun.add(record.unique),
+            records.Answered: self._answer,
+            records.Unsettled: lambda record: self.unsettled.append((record.folder, data(record.name))),
+        }
+
+    def take(self, record: Record) -> None:
+        take = self._takes.get(type(record))
+        if take is not None:
+            take(record)
+
+    def _open(self, record: records.Opened) -> None:
+        self.opened[record.number] = record
+
+    def _own(self, record: records.Owned) -> None:
+        self.owners[record.device, record.inode] = Owner(record.uid, record.gid, record.bits)
+
+    def _answer(self, record: records.Answered) -> None:
+        self.begun.discard(record.unique)
+        self.answers.append((record.unique, record.error, data(record.body)))
+
+    def _know(self, kept: records.Known) -> None:
+        node = self.nodes.get(kept.number)
+        if node is None:
+            root = None
+            if kept.root is not None:
+                # One that is not shared any more: whoever asks is refused.
+                path = data(kept.root)
+                root = self._operations.tree.root(path) or Root(path)
+            node = self.nodes[kept.number] = Node(kept.number, kept.identity, root, data(kept.above))
+            node.lookups, node.uncounted = kept.lookups or 0, kept.lookups is None
+            node.told, node.own = kept.told, kept.own
         node.is_top = kept.is_top
-        node.told, node.own = kept.told, kept.own
-        found[kept.number] = node
-    for kept in saved.nodes:
-        for parent, name in kept.places:
-            if parent in found:
-                found[kept.number].places[found[parent], _bytes(name)] = None
-                found[parent].names[_bytes(name)] = found[kept.number]
-    return found
 
+    def _at(self, record: records.Placed | records.Left) -> tuple[Node, Place] | None:
+        node, folder = self.nodes.get(record.number), self.nodes.get(record.folder)
+        return (node, (folder, data(record.name))) if node is not None and folder is not None else None
 
-def _text(value: bytes) -> str:
-    return value.decode("latin-1")
+    def _place(self, record: records.Placed) -> None:
+        if found := self._at(record):
+            node, place = found
+            node.places.pop(place, None)
+            node.places[place] = None
+            place[0].names[place[1]] = node
 
+    def _leave(self, record: records.Left) -> None:
+        if found := self._at(record):
+            node, place = found
+            node.places.pop(place, None)
+            if place[0].names.get(place[1]) is node:
+                del place[0].names[place[1]]
 
-def _bytes(value: str) -> bytes:
-    return value.encode("latin-1")
+    def _drop(self, record: records.Dropped) -> None:
+        node = self.nodes.pop(record.number, None)
+        for parent, name in node.places if node is not None else ():
+            if parent.names.get(name) is node:
+                del parent.names[name]

@@ -14,6 +14,7 @@ assert sys.platform != "win32"  # as proa.system.beneath
 from proa.shares.nodes import Identity, Node, Nodes, Place, Root
 from proa.shares.owners import Owner, Owners, bits_on_host
 from proa.shares.protocol import Attributes, Refused
+from proa.shares.records import Note
 from proa.shares.watches import Watches, stamp
 from proa.system import beneath
 from proa.system.beneath import Descriptor
@@ -79,10 +80,13 @@ class Tree:
         most_folders: int = 1024,
         watches: Watches | None = None,
         reach: Reach | None = None,
+        note: Note = lambda record: None,
     ) -> None:
+        """`note` is told of all that a server after this one has to know."""
         self.watches = watches if watches is not None else Watches(None)
-        self.nodes = Nodes(most_folders, self.watches.release)
-        self.owners = Owners(keep=keep_owners)
+        self.note = note
+        self.nodes = Nodes(most_folders, self.watches.release, note)
+        self.owners = Owners(keep=keep_owners, note=note)
         self.opens_no_folders = False  # the guest's kernel can do without
         self.reach = reach or Reach()
         self._allowed = allowed
@@ -100,6 +104,10 @@ class Tree:
     def root(self, path: bytes) -> Root | None:
         """The share that begins there."""
         return self._guarded.roots.get(path)
+
+    def is_above(self, path: bytes) -> bool:
+        """A folder above all shares."""
+        return path in self._guarded.above
 
     def reaches(self, path: bytes) -> bool:
         """Whether something of a share may lie there or below."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,17 +11,10 @@ import pytest
 
 from proa.system.inotify import Inotify
 from proa.system.watching import Change, Kind
-from tests.support.share_mounts import SOON, ShareMount, soon
+from tests.support.mount_events import Events
+from tests.support.share_mounts import ShareMount, exists, soon
 
 pytestmark = [pytest.mark.timeout(60)]
-
-
-def exists(path: Path) -> bool:
-    try:
-        os.lstat(path)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def requests(mount: ShareMount, work: Callable[[], object]) -> int:
@@ -132,33 +124,6 @@ def test_what_the_guest_does_is_no_news_to_it(mount: ShareMount, host: Path) -> 
 
 
 # -- events ----------------------------------------------------------------------------------------
-
-
-class Events:
-    """What somebody who watches a folder of the mount is told."""
-
-    def __init__(self, folder: Path) -> None:
-        self._watcher = Inotify()
-        self._handle = os.open(folder, os.O_RDONLY)
-        self._watcher.watch(self._handle, b".", folder=True)
-        self.seen: list[Change] = []
-
-    def until(self, *wanted: tuple[str, Kind]) -> bool:
-        """Whether all come, in this order."""
-        end = time.monotonic() + SOON
-        while time.monotonic() < end:
-            rest = list(wanted)
-            for change in self.seen:
-                if rest and change.name == os.fsencode(rest[0][0]) and change.kind & rest[0][1]:
-                    del rest[0]
-            if not rest:
-                return True
-            self.seen += self._watcher.read(0.1)
-        return False
-
-    def close(self) -> None:
-        self._watcher.close()
-        os.close(self._handle)
 
 
 @pytest.fixture

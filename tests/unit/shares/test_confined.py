@@ -23,6 +23,7 @@ if sys.platform == "win32":
     pytest.skip("the share server is for POSIX systems", allow_module_level=True)
 
 from proa.shares import protocol, state
+from proa.shares.journal import Journal
 from proa.shares.nodes import Root
 from proa.shares.operations import Operations
 from proa.shares.protocol import FrameError, Op, Refused
@@ -273,10 +274,12 @@ def test_what_is_closed_is_known_to_the_next_server(place: Place, tmp_path: Path
     number = int.from_bytes(body[:8], "little")
     place.operations.tree.allow(Allowed())
     place.operations.handles.follow_shares()
-    state.save(tmp_path / "state.json", place.operations, place.server.answers)
+    journal = Journal()
+    journal.begin(tmp_path / "state", lambda: ())
+    journal.end(state.present(place.operations, place.server.answers, ended=True))
 
     later = Operations(Tree(Allowed(), most_folders=64))
-    state.load(tmp_path / "state.json", later, Answers())
+    state.load(tmp_path / "state", later, Answers())
     with pytest.raises(Refused, match="EACCES"):
         later.handles.file(number)
     later.tree.allow(Allowed((Root(os.fsencode(place.root)),)))

@@ -201,9 +201,9 @@ print("ok")
 """
 
 
-@pytest.mark.parametrize("restart", (False, True), ids=("stream", "server"))
-def test_nothing_is_lost_or_done_twice_in_a_cut(mount: ShareMount, host: Path, restart: bool) -> None:
-    """Streams are cut, or the server ends and another goes on, while others write."""
+@pytest.mark.parametrize("what", ("cut", "end", "kill"))
+def test_nothing_is_lost_or_done_twice_in_a_cut(mount: ShareMount, host: Path, what: str) -> None:
+    """The stream is cut, or the server ends or is killed and another goes on, while others write."""
     count, writers = 60, []
     for number in range(4):
         (host / str(number)).mkdir()
@@ -214,8 +214,8 @@ def test_nothing_is_lost_or_done_twice_in_a_cut(mount: ShareMount, host: Path, r
         wait.start()
     for _ in range(5):
         waits[0].join(0.3)  # something is to be under way
-        if restart:
-            mount.stop_server()
+        if what != "cut":
+            {"end": mount.stop_server, "kill": mount.kill_server}[what]()
             mount.start_server(fresh=False)
         mount.connect()
     for number, writer in enumerate(writers):
@@ -250,6 +250,7 @@ def test_what_a_killed_server_had_open_never_stands_for_another_file(
         assert holder.stdin is not None and holder.stdout is not None
         assert holder.stdout.readline() == b"open\n"
         mount.kill_server()
+        mount.state.unlink()
         if state is not None:
             mount.state.write_bytes(state)
         mount.start_server(fresh=False)
