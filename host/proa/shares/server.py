@@ -89,6 +89,11 @@ class Answers:
             self._known.update((unique, (number, body)) for unique, number, body in answers[-KEPT:])
             self._unsure = set(unsure)
 
+    def unsure(self) -> set[int]:
+        """Those of which it could not be known whether they were carried out, were this server killed now."""
+        with self._ready:
+            return self._unsure | {unique for unique, known in self._known.items() if known is None}
+
     def is_unsure(self, unique: int) -> bool:
         """Whether it may have been carried out by an earlier server. Tells it once."""
         if not self._unsure or not unique & protocol.RESENT:

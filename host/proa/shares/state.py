@@ -50,6 +50,8 @@ def present(operations: Operations, answers: Answers, *, ended: bool) -> Iterato
         yield records.Owned(*key, owner.uid, owner.gid, owner.bits)
     for unique, error, body in answers.all():
         yield records.Answered(unique, error, text(body))
+    for unique in answers.unsure():
+        yield records.Begun(unique)
     for number, name in operations.outbox.unsettled():
         yield records.Unsettled(number, text(name))
 

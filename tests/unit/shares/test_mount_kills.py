@@ -182,6 +182,7 @@ def test_files_are_forgotten_in_the_end(mount: ShareMount, host: Path) -> None:
     assert soon(lambda: mount.status()["nodes"] <= before - 50)
 
 
+@pytest.mark.long
 def test_a_long_journal_is_begun_anew(mount: ShareMount, host: Path) -> None:
     guest = mount.path(host)
     name = "n" * 200
