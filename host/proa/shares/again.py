@@ -26,8 +26,20 @@ _DONE = {
 }  # fmt: skip
 _NAME_AT = {Op.MKNOD: 16, Op.MKDIR: 8, Op.SYMLINK: 0, Op.LINK: 8}
 _TO_NAMES_AT = {Op.RENAME: 8, Op.RENAME2: 16}
-# What is to be known of, should the server be killed; the rest can be done twice without harm.
-UNSURE = frozenset((*_DONE, Op.CREATE, Op.WRITE))
+
+
+def matters(request: Request) -> bool:
+    """Whether it must be known, should the server be killed; the rest can be done twice without harm."""
+    if request.op == Op.CREATE:
+        return bool(fields("<I", request.body)[0] & EXCLUSIVE)
+    if request.op == Op.WRITE:
+        return _appends(request)
+    return request.op in _DONE
+
+
+def _appends(request: Request) -> bool:
+    how, flags = fields("<20xI8xI", request.body)
+    return bool(flags & APPEND and not how & protocol.WRITE_CACHE)
 
 
 def answer(operations: Operations, request: Request) -> Body | None:
@@ -52,9 +64,9 @@ def _not_exclusive(request: Request) -> Request:
 
 def _appended(operations: Operations, request: Request) -> int:
     """How much of it is at the file's end already."""
-    number, offset, size, how, _, flags = fields("<QQIIQI4x", request.body)
-    if not flags & APPEND or how & protocol.WRITE_CACHE:
-        return 0  # at the same place again it does no harm
+    number, offset, size = fields("<QQI", request.body)
+    if not _appends(request):
+        return 0
     length = os.fstat(operations.handles.file(number).file.number).st_size
     return min(size, max(0, length - offset))
 

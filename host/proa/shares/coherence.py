@@ -21,7 +21,6 @@ assert sys.platform != "win32"  # as proa.system.beneath
 from proa.shares.nodes import Node, Place
 from proa.shares.notices import Outbox, or_end
 from proa.shares.protocol import Refused
-from proa.shares.records import Seen
 from proa.shares.tree import Tree, identity
 from proa.shares.watches import stamp
 from proa.system import beneath
@@ -132,8 +131,6 @@ class Coherence:
                     changes += watcher.read(PATIENCE)
                 self.follow(changes)
                 self._since = began
-                if changes:
-                    self._tree.note(Seen())
 
     def owners_changed(self) -> None:
         """Every file may look otherwise to the guest from here on."""

@@ -17,7 +17,6 @@ class Began(msgspec.Struct, frozen=True, array_like=True, tag="proa-shares"):
     ended: bool
     next_node: int
     next_handle: int
-    when: int  # nanoseconds of the host's clock; up to then all changes were told
 
 
 class Known(msgspec.Struct, frozen=True, array_like=True, tag="known"):
@@ -84,10 +83,6 @@ class Answered(msgspec.Struct, frozen=True, array_like=True, tag="answered"):
     body: str
 
 
-class Seen(msgspec.Struct, frozen=True, array_like=True, tag="seen"):
-    """What the host has changed is told up to the time when this was written."""
-
-
 class Unsettled(msgspec.Struct, frozen=True, array_like=True, tag="unsettled"):
     """What the guest may not have been told: of the folder's name, or of the node itself without one."""
 
@@ -107,7 +102,6 @@ Record = (
     | Disowned
     | Begun
     | Answered
-    | Seen
     | Unsettled
 )
 Note = Callable[[Record], None]

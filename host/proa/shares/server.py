@@ -302,12 +302,11 @@ class Server:
                 channel.close()
 
     def _answer(self, channel: Channel, request: Request) -> None:
-        once = request.op in _ONCE
+        once, unsure = request.op in _ONCE, again.matters(request)
         if once and (known := self.answers.begin(request.unique)) is not None:
             channel.write(request.unique, *known)
             return
         begun = time.monotonic()
-        unsure = request.op in again.UNSURE
         if unsure:
             self._note(Begun(request.unique & ~protocol.RESENT))
             self._flush()

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import secrets
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 assert sys.platform != "win32"  # as proa.system.beneath
 
-from proa.shares import records
+from proa.shares import journal, records
 from proa.shares.nodes import Node, Place, Root, known
 from proa.shares.owners import Owner
 from proa.shares.records import Record, data, text
@@ -37,7 +34,7 @@ class StateError(Exception):
 def present(operations: Operations, answers: Answers, *, ended: bool) -> Iterator[Record]:
     """How things are; with `ended` nothing happens any more."""
     nodes, handles = operations.tree.nodes, operations.handles
-    yield records.Began(FORMAT, ended, nodes.next_number, handles.next_number, time.time_ns())
+    yield records.Began(FORMAT, ended, nodes.next_number, handles.next_number)
     everything = nodes.all()
     for node in everything:
         yield known(node, counted=ended)
@@ -58,8 +55,7 @@ def present(operations: Operations, answers: Answers, *, ended: bool) -> Iterato
 
 def load(path: Path, operations: Operations, answers: Answers) -> None:
     """Go on from what is written down, and remove it. Raises StateError, OSError."""
-    began, told = _read(path)
-    last = path.stat().st_mtime_ns  # when the server was at work last
+    last, began, told = _read(path)
     path.unlink()
     replayed = _Replay(operations)
     for record in told:
@@ -82,7 +78,7 @@ def load(path: Path, operations: Operations, answers: Answers) -> None:
             operations.outbox.inode(nodes[number], content=True)
     operations.coherence.shares_changed()  # since then, it may be
     if began.ended:
-        operations.coherence.go_on_from(began.when)
+        operations.coherence.go_on_from(last)
     else:
         operations.coherence.go_on_after_a_kill(last)
     answers.restore(replayed.answers, replayed.begun)
@@ -96,19 +92,17 @@ def begin_anew(operations: Operations) -> None:
     operations.handles.next_number = first
 
 
-def _read(path: Path) -> tuple[records.Began, list[Record]]:
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]  # a server that is killed may be at its last line
+def _read(path: Path) -> tuple[int, records.Began, list[Record]]:
     try:
-        lines = msgspec.json.Decoder(Record).decode_lines(whole)
-    except msgspec.MsgspecError as error:
+        last, lines = journal.read(path)
+    except ValueError as error:  # msgspec's are such, too
         raise StateError(f"{path}: {error}") from error
     began = lines[0] if lines else None
     if not isinstance(began, records.Began):
         raise StateError(f"{path}: it does not begin as it should")
     if began.format != FORMAT:
         raise StateError(f"{path}: format {began.format}, and this is {FORMAT}")
-    return began, lines[1:]
+    return last, began, lines[1:]
 
 
 class _Replay:
