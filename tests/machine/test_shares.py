@@ -209,22 +209,34 @@ def test_a_folder_is_shared_and_taken_back_while_it_runs(docker: Docker, home: H
         folder.rmdir()
 
 
+def _grown(running: Docker, log: str, lines: int) -> None:
+    """Wait until it has more lines than that."""
+    script = f"until [ $(wc -l < /app/{log}) -gt {lines} ]; do sleep 0.2; done"
+    running("exec", "box", "timeout", "60", "sh", "-c", script)
+
+
 def test_it_outlives_sleep_and_an_agent(running: Docker, home: Home, project: Path) -> None:
     """An open file goes on being written; what changed on the host meanwhile is seen at once."""
     script = "exec 3>>/app/log; while true; do date +%s >&3; sleep 1; done"
     running("exec", "-d", "box", "sh", "-c", script)
-    running("exec", "box", "sh", "-c", "until [ -s /app/log ]; do sleep 0.2; done; cat /app/greeting")
+    # And one that has been removed: only who has it open can reach it.
+    script = "exec 3>>/app/log2 4<>/app/gone; rm /app/gone; while echo x >&4; do date +%s >&3; sleep 1; done"
+    running("exec", "-d", "box", "sh", "-c", script)
+    waits = "until [ -s /app/log ] && [ -s /app/log2 ]; do sleep 0.2; done; cat /app/greeting"
+    running("exec", "box", "sh", "-c", waits)
     home.ok("suspend")
+    assert not (project / "gone").exists()
     (project / "greeting").write_text("changed in its sleep\n")
     before = len((project / "log").read_text().splitlines())
+    second = len((project / "log2").read_text().splitlines())
     assert running("exec", "box", "cat", "/app/greeting").out == "changed in its sleep"
-    more = f"until [ $(wc -l < /app/log) -gt {before + 1} ]; do sleep 0.2; done"
-    running("exec", "box", "timeout", "60", "sh", "-c", more)
+    _grown(running, "log", before + 1)
+    _grown(running, "log2", second + 1)
     agent = home.agent_pid()
     assert agent is not None
     os.kill(agent, signal.SIGKILL)
     home.ok("status")
-    running("exec", "box", "timeout", "60", "sh", "-c", more.replace(str(before + 1), str(before + 4)))
+    _grown(running, "log", before + 4)
     assert running("exec", "box", "cat", "/app/greeting").out == "changed in its sleep"
 
 

@@ -64,9 +64,9 @@ def _not_exclusive(request: Request) -> Request:
 
 def _appended(operations: Operations, request: Request) -> int:
     """How much of it is at the file's end already."""
-    number, offset, size = fields("<QQI", request.body)
     if not _appends(request):
         return 0
+    number, offset, size = fields("<QQI", request.body)
     length = os.fstat(operations.handles.file(number).file.number).st_size
     return min(size, max(0, length - offset))
 

@@ -1,7 +1,7 @@
 """What the guest's kernel counts on, on disk: so that its mount outlives the server, and the machine's sleep.
 
 A server that ends writes down how it leaves things. One that is killed leaves its journal, which tells all of
-it but how often the guest knows a file, and what it was told of how that looks. Used once, by the next one.
+it but how often the guest knows a file, and what it was told of how that looks.
 """
 
 from __future__ import annotations
@@ -54,9 +54,11 @@ def present(operations: Operations, answers: Answers, *, ended: bool) -> Iterato
 
 
 def load(path: Path, operations: Operations, answers: Answers) -> None:
-    """Go on from what is written down, and remove it. Raises StateError, OSError."""
+    """Go on from what is written down; the journal that is begun then takes its place.
+
+    Raises StateError, OSError.
+    """
     last, began, told = _read(path)
-    path.unlink()
     replayed = _Replay(operations)
     for record in told:
         replayed.take(record)
