@@ -27,9 +27,11 @@ from proa.system import beneath
 from proa.system.beneath import Descriptor
 
 MOST = 256  # names told at once; the rest of a larger folder when one behind them is asked for
+MOST_WALKED, LONGEST_WALKED = 64, 0.003  # the same of a folder that was itself asked for, in a walk
 SMALL = 64 << 10  # bytes of a file that is sent as it is opened
 LONGEST = 0.02  # seconds that an answer may be held up by it: a disk may be slow
 _EVERYTHING = b"\xff" * (protocol.MAX_NAME + 1)  # behind every name
+_Entry = tuple[Node, bytes, bytes]  # a node, its name and the answer to a look-up
 _NOT_READ = protocol.ACCESS_MODE | protocol.TRUNCATE | protocol.DIRECT  # flags of an open
 
 
@@ -42,7 +44,7 @@ class Ahead:
     version: object
     attributes: bytes = b""  # or a file's content
     end: int = 0  # or a file's handle
-    entries: tuple[tuple[Node, bytes, bytes], ...] = ()  # a node, its name and the answer to a look-up
+    entries: tuple[_Entry, ...] = ()
     what: int = 0  # protocol.NEW, protocol.CONTENT
 
 
@@ -94,8 +96,29 @@ class Anticipation:
         folder = self._folder(request)
         if folder is None:
             return ()
+        [name] = names(request.body, 0, 1)
+        node = folder.names.get(name)
+        if node is not None and node.is_folder:
+            return self._walked_into(request, node) if folder.walked else ()
         version = folder.version
-        entries = self._files(folder, names(request.body, 0, 1)[0])
+        entries = self._files(folder, name)
+        if not entries:
+            return ()
+        for parent, _ in tuple(folder.places):
+            parent.walked = True
+        return (Ahead(request.unique, folder, version, entries=entries),)
+
+    def _walked_into(self, request: Request, folder: Node) -> Sequence[Ahead]:
+        """Files were asked for in a folder beside this one: so they will be in this one."""
+        version = folder.version
+        if not folder.watch or folder.renaming or folder.ahead:
+            return ()
+        at = self._tree.folder(folder)
+        here = sorted(beneath.names_in(at))
+        if len(here) > MOST_WALKED:
+            return ()
+        entries, stopped = self._entries(folder, at, here, LONGEST_WALKED)
+        folder.ahead = stopped or _EVERYTHING
         return (Ahead(request.unique, folder, version, entries=entries),) if entries else ()
 
     def _listed(self, request: Request, _: Body) -> Sequence[Ahead]:
@@ -174,32 +197,38 @@ class Anticipation:
             ahead.unique, node.number, ahead.attributes, ahead.end, entries, what=ahead.what
         )
 
-    def _files(self, folder: Node, name: bytes) -> tuple[tuple[Node, bytes, bytes], ...]:
+    def _files(self, folder: Node, name: bytes) -> tuple[_Entry, ...]:
         """The files around one that was asked for. No folders: to watch each costs more than it saves."""
         node = folder.names.get(name)
         if name <= folder.ahead or node is None or node.is_folder:
             return ()
-        found = []
-        end = time.monotonic() + LONGEST
         at = self._tree.folder(folder)
         here = sorted(beneath.names_in(at))
         most = _EVERYTHING
         if len(here) > MOST:
             start = bisect.bisect_right(here, name)
             here = here[start : start + MOST]
-            most = max(folder.ahead, here[-1]) if here else folder.ahead
-        for other in here:
+            most = here[-1] if here else b""
+        found, stopped = self._entries(folder, at, here, LONGEST)
+        folder.ahead = max(folder.ahead, stopped or most)
+        return found
+
+    def _entries(
+        self, folder: Node, at: Descriptor, here: Sequence[bytes], longest: float
+    ) -> tuple[tuple[_Entry, ...], bytes]:
+        """Those of the files `here` that the guest does not know, and where `longest` seconds were over."""
+        found: list[_Entry] = []
+        end = time.monotonic() + longest
+        for name in here:
             if time.monotonic() > end:
-                most = max(folder.ahead, other)
-                break
-            if other not in folder.names and not self._outbox.expects(folder, other):
-                entry = self._file(folder, at, other)
+                return tuple(found), name
+            if name not in folder.names and not self._outbox.expects(folder, name):
+                entry = self._file(folder, at, name)
                 if entry is not None:
                     found.append(entry)
-        folder.ahead = most
-        return tuple(found)
+        return tuple(found), b""
 
-    def _file(self, folder: Node, at: Descriptor, name: bytes) -> tuple[Node, bytes, bytes] | None:
+    def _file(self, folder: Node, at: Descriptor, name: bytes) -> _Entry | None:
         """One of which each change is told; the guest knows it from here on."""
         try:
             found = beneath.status(at, name)

@@ -71,6 +71,7 @@ class Node:
     version: object = None  # another object with each change of it, or in it
     has_content: object = None  # the version of a file whose content the guest was sent
     renaming: int = 0  # names in it that the guest is changing
+    walked: bool = False  # the guest goes from folder to folder in it, and asks for files in each
     ahead: bytes = b""  # up to which name in it the guest was told without asking
     end: int = 0  # behind which place of its listing nothing is left; 0: not known
 
@@ -85,7 +86,7 @@ class Node:
             folder.version = self.version
 
 
-def known(node: Node, *, counted: bool = False) -> Known:
+def known(node: Node, place: Place | None = None, *, counted: bool = False) -> Known:
     """What a server after this one has to know of it; `counted` where that goes on from just here."""
     return Known(
         node.number,
@@ -93,10 +94,17 @@ def known(node: Node, *, counted: bool = False) -> Known:
         text(node.root.path) if node.root is not None else None,
         text(node.above),
         node.is_top,
+        place[0].number if place is not None else 0,
+        text(place[1]) if place is not None else "",
         node.lookups if counted and not node.uncounted else None,
         node.told if counted else None,
         node.own if counted else None,
     )
+
+
+def _is_last(node: Node, place: Place) -> bool:
+    """Whether it is where the node was seen last, and what the guest knows by that name."""
+    return next(reversed(node.places), None) == place and place[0].names.get(place[1]) is node
 
 
 class Nodes:
@@ -165,21 +173,22 @@ class Nodes:
                 self._next += 1
                 self._by_number[node.number] = node
                 self._by_identity[identity] = node
-                self._note(known(node))
-            node.lookups += 1
-            if place is not None:
+                if place is not None:
+                    self._put(node, place)
+                    self._note(known(node, place))
+            elif place is not None and not _is_last(node, place):
                 self._put(node, place)
-            elif not node.is_top:
+                self._note(Placed(node.number, place[0].number, text(place[1])))
+            node.lookups += 1
+            if place is None and not node.is_top:
                 node.is_top = True
                 self._note(known(node))
             return node
 
     def _put(self, node: Node, place: Place) -> None:
-        if next(reversed(node.places), None) != place or place[0].names.get(place[1]) is not node:
-            node.places.pop(place, None)
-            node.places[place] = None
-            place[0].names[place[1]] = node
-            self._note(Placed(node.number, place[0].number, text(place[1])))
+        node.places.pop(place, None)
+        node.places[place] = None
+        place[0].names[place[1]] = node
 
     def again(self, node: Node) -> None:
         """The guest knows it once more, even if it had been dropped."""
@@ -255,6 +264,7 @@ class Nodes:
         with self._lock:
             self._leave(node, old)
             self._put(node, new)
+            self._note(Placed(node.number, new[0].number, text(new[1])))
 
     def _leave(self, node: Node, place: Place) -> None:
         node.places.pop(place, None)

@@ -20,13 +20,15 @@ class Began(msgspec.Struct, frozen=True, array_like=True, tag="proa-shares"):
 
 
 class Known(msgspec.Struct, frozen=True, array_like=True, tag="known"):
-    """The guest knows the file or folder by this number."""
+    """The guest knows the file or folder by this number; `folder` is where it was found, if not 0."""
 
     number: int
     identity: tuple[int, int, int]
     root: str | None
     above: str
     is_top: bool
+    folder: int = 0
+    name: str = ""
     lookups: int | None = None  # None: more than none, but not counted here
     told: tuple[int, int, int] | None = None
     own: tuple[int, int, int] | None = None

@@ -160,6 +160,8 @@ class _Replay:
             node.lookups, node.uncounted = kept.lookups or 0, kept.lookups is None
             node.told, node.own = kept.told, kept.own
         node.is_top = kept.is_top
+        if kept.folder:
+            self._place(records.Placed(kept.number, kept.folder, kept.name))
 
     def _at(self, record: records.Placed | records.Left) -> tuple[Node, Place] | None:
         node, folder = self.nodes.get(record.number), self.nodes.get(record.folder)

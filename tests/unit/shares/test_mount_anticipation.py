@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from proa.shares.anticipation import MOST
-from tests.support.share_mounts import ShareMount, soon
+from tests.support.share_mounts import ShareMount, exists, soon
 
 pytestmark = [pytest.mark.timeout(60)]
 
@@ -38,6 +38,37 @@ def test_a_cold_folder_of_files_costs_one_request(mount: ShareMount, host: Path)
     for name in names:
         assert os.stat(name, dir_fd=top).st_size == len(name)
     assert mount.asked() - before == 1
+    os.close(top)
+
+
+def test_a_walk_through_folders_costs_one_request_each(mount: ShareMount, host: Path) -> None:
+    for folder in range(20):
+        (host / f"{folder}").mkdir()
+        for name in range(10):
+            (host / f"{folder}/{name}").write_text(f"{folder} {name}")
+    top = os.open(mount.path(host), os.O_RDONLY)
+    before = mount.asked()
+    for folder in range(20):
+        for name in range(10):
+            assert os.stat(f"{folder}/{name}", dir_fd=top).st_size == len(f"{folder} {name}")
+    assert mount.asked() - before <= 20 + 1  # the first folder does not show yet that it is a walk
+    # And nothing of it is older than what the host has done since.
+    (host / "7/3").write_text("changed since")
+    (host / "8/3").unlink()
+    assert soon(lambda: os.stat("7/3", dir_fd=top).st_size == len("changed since"))
+    assert soon(lambda: not exists(mount.path(host) / "8/3"))
+    os.close(top)
+
+
+def test_who_looks_at_folders_only_is_told_of_no_files(mount: ShareMount, host: Path) -> None:
+    for folder in range(20):
+        (host / f"{folder}").mkdir()
+        (host / f"{folder}/file").write_text("x")
+    top = os.open(mount.path(host), os.O_RDONLY)
+    before = mount.status()["nodes"]
+    for folder in range(20):
+        os.stat(f"{folder}", dir_fd=top)
+    assert mount.status()["nodes"] == before + 20
     os.close(top)
 
 
