@@ -240,6 +240,19 @@ def test_it_outlives_sleep_and_an_agent(running: Docker, home: Home, project: Pa
     assert running("exec", "box", "cat", "/app/greeting").out == "changed in its sleep"
 
 
+def test_a_killed_share_server_costs_nothing(running: Docker, home: Home, project: Path) -> None:
+    script = "exec 3>>/app/log; while date +%s >&3; do sleep 1; done"
+    running("exec", "-d", "-w", "/app", "box", "sh", "-c", script)
+    _grown(running, "log", 0)
+    [server] = home.share_servers()
+    os.kill(server, signal.SIGKILL)
+    (project / "greeting").write_text("changed meanwhile\n")
+    _grown(running, "log", len((project / "log").read_text().splitlines()) + 1)
+    assert running("exec", "box", "cat", "/app/greeting").out == "changed meanwhile"
+    assert home.share_servers() not in ([], [server])
+    assert json.loads(home.ok("shares", "--json"))["mounted"]
+
+
 @pytest.mark.long
 def test_it_is_there_again_after_a_stop_and_a_cold_start(running: Docker, home: Home, project: Path) -> None:
     running("update", "--restart", "always", "box")

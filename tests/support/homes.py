@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,15 @@ class Home:
         """Pids of QEMU processes whose command line names this home."""
         return hypervisors(self.folder)
 
+    def share_servers(self) -> list[int]:
+        """Pids of share servers that were started from this home."""
+        mine = f"PROA_HOME={self.folder}".encode()
+        return [
+            pid
+            for pid, command in _commands()
+            if b"proa.shares" in command and mine in _read(pid, "environ").split(b"\0")
+        ]
+
     def last_words(self, lines: int = 25) -> str:
         """The ends of all logs, for a failure's report."""
         told = []
@@ -117,16 +127,25 @@ class Home:
 
 def hypervisors(folder: Path) -> list[int]:
     """Pids of QEMU processes whose command line names the installation in `folder`."""
-    found = []
+    return [
+        pid
+        for pid, command in _commands()
+        if b"qemu-system" in command[0] and str(folder).encode() in b"\0".join(command)
+    ]
+
+
+def _commands() -> Iterator[tuple[int, list[bytes]]]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
-            try:
-                command = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if b"qemu-system" in command.split(b"\0")[0] and str(folder).encode() in command:
-                found.append(int(entry.name))
-    return found
+            yield int(entry.name), _read(int(entry.name), "cmdline").split(b"\0")
+
+
+def _read(pid: int, what: str) -> bytes:
+    """What the system tells of a process; nothing where it has ended."""
+    try:
+        return Path(f"/proc/{pid}/{what}").read_bytes()
+    except OSError:
+        return b""
 
 
 def wait_until(condition: Any, timeout: float, what: str) -> Any:

@@ -98,25 +98,7 @@ class Process:
 
     def _carry_out(self, message: dict[str, Any], handles: list[int]) -> dict[str, Any]:
         if message["op"] == "config":
-            allowed = _allowed(message)
-            if self._state is None:
-                self._confine(allowed, Path(message["state"]).parent)
-            elif not self._confined.allows(allowed.roots):
-                self._give_way()
-                return {"ending": True}
-            self._tree.allow(allowed)
-            kept, self._tree.owners.keep = self._tree.owners.keep, message["owner"] == "keep"
-            if self._state is None:
-                left = dict(zip(message.get("left", ()), map(Descriptor, handles), strict=True))
-                handles.clear()
-                self._operations.handles.take_over(left)
-                self._begin(Path(message["state"]), fresh=bool(message["fresh"]))
-            else:
-                self._operations.handles.follow_shares()
-                self._operations.coherence.shares_changed()
-                if kept != self._tree.owners.keep:
-                    self._operations.coherence.owners_changed()
-            return {"done": True}
+            return self._configure(message, handles)
         if message["op"] == "stream" and handles:
             stream = socket.socket(fileno=handles.pop())
             stream.setblocking(True)
@@ -125,6 +107,29 @@ class Process:
         if message["op"] == "status":
             return self._status()
         return {"failed": "there is no such order"}
+
+    def _configure(self, message: dict[str, Any], handles: list[int]) -> dict[str, Any]:
+        allowed = _allowed(message)
+        kept, keep = self._tree.owners.keep, message["owner"] == "keep"
+        if self._state is None:
+            self._confine(allowed, Path(message["state"]).parent)
+            self._tree.allow(allowed)
+            self._tree.owners.keep = keep
+            left = dict(zip(message.get("left", ()), map(Descriptor, handles), strict=True))
+            handles.clear()
+            self._operations.handles.take_over(left)
+            self._begin(Path(message["state"]), fresh=bool(message["fresh"]))
+        elif not self._confined.allows(allowed.roots):
+            self._give_way()
+            return {"ending": True}
+        else:
+            self._tree.allow(allowed)
+            self._tree.owners.keep = keep
+            self._operations.handles.follow_shares()
+            self._operations.coherence.shares_changed()
+            if kept != keep:
+                self._operations.coherence.owners_changed()
+        return {"done": True}
 
     def _status(self) -> dict[str, Any]:
         outbox, tally = self._operations.outbox, self._server.tally
@@ -161,7 +166,8 @@ class Process:
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         self._state = path
         for torn in path.parent.glob(f".{path.name}.*"):  # of one that was killed while it wrote
-            torn.unlink()
+            with contextlib.suppress(OSError):  # on a disk that is read-only by now
+                torn.unlink()
         if not fresh:
             self._go_on(path)
         self._journal.begin(path, lambda: state.present(self._operations, self._server.answers, ended=False))
