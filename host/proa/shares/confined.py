@@ -47,11 +47,12 @@ class Confined(Reach):
         tops = {root: folder for root in self._given for folder in _opened((root.path,))}
         reads = [folder for root, folder in tops.items() if not root.writable]
         writes = [folder for root, folder in tops.items() if root.writable]
-        self.holds = confine([*reads, *_opened(code)], [*writes, *_opened((os.fsencode(state),))])
+        try:
+            self.holds = confine([*reads, *_opened(code)], [*writes, *_opened((os.fsencode(state),))])
+        except OSError as error:  # whoever started us may have used up what the system allows
+            log.warning("the server is not confined to what is shared: %s", error)
         if self.holds:
             self._tops = {root: identity(os.fstat(folder.number)) for root, folder in tops.items()}
-        else:
-            log.info("this system cannot confine the server to what is shared")
 
     def allows(self, roots: Iterable[Root]) -> bool:
         """Whether this process has the rights for these shares, and no others."""

@@ -41,14 +41,17 @@ def alone(tmp_path: Path) -> Iterator[ShareMount]:
         yield found
 
 
-@pytest.mark.parametrize("confined", (True, False))
-def test_a_hole_in_the_server_leads_nowhere(tmp_path: Path, confined: bool) -> None:
+_NO_WAY = "from proa.shares import confined; confined.confine = lambda *_: False"
+_REFUSED = "from proa.shares import confined; confined.confine = lambda *_: os.stat('/nowhere')"
+
+
+@pytest.mark.parametrize("more", ("", _NO_WAY, _REFUSED), ids=("confined", "no-way", "refused"))
+def test_a_hole_in_the_server_leads_nowhere(tmp_path: Path, more: str) -> None:
     """Without its limits it would read what is not shared: so the test can tell."""
-    confined = confined and can_confine()
+    confined = not more and can_confine()
     (tmp_path / "root").mkdir()
     (tmp_path / "root/hole").write_text("shared")
     (tmp_path / "canary").write_text("canary")
-    more = "" if confined else "from proa.shares import confined; confined.confine = lambda *_: False"
     hole = _WITH_A_HOLE.format(outside=str(tmp_path / "canary"), more=more)
     with ShareMount(tmp_path, {tmp_path / "root": True}, server=("-c", hole)) as mount:
         assert mount.status()["confined"] == confined
