@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-MOST = 256  # descriptors of the host's
+MOST = 1024  # descriptors of the host's: what a compiler or git goes through again and again
 
 
 class KeptOpen:
