@@ -221,12 +221,17 @@ class Nodes:
     def known(self, identity: Identity) -> Node | None:
         return self._by_identity.get(identity)
 
-    def forget(self, number: int, count: int) -> None:
-        """The guest knows it `count` times less; with the last it is dropped."""
+    def forget(self, number: int, count: int, *, unused: bool = False) -> None:
+        """The guest knows it `count` times less; with the last it is dropped.
+
+        `unused`: it had been told of it without asking, and its kernel never was.
+        """
         with self._lock:
             node = self._by_number.get(number)
             if node is None or node is self.top:
                 return
+            if unused and node.uncounted and not node.lookups:
+                return  # a server that was killed had told of it, and how often is not known
             node.lookups -= count
             # The guest's kernel gives back all of its count at once, when it lets go of a file.
             if node.lookups < 0 or (not node.lookups and not node.uncounted):

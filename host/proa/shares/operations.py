@@ -152,7 +152,7 @@ class Operations:
         if len(request.body) < 8 + 16 * count:
             raise protocol.FrameError("a list of forgotten nodes ends too early")
         for number, times in struct.iter_unpack("<QQ", request.body[8 : 8 + 16 * count]):
-            self.tree.nodes.forget(number, times)
+            self.tree.nodes.forget(number, times, unused=not request.unique)  # the relay's own has no number
 
     def _parent(self, number: int, name: bytes) -> tuple[Node, Descriptor]:
         """A folder in which `name` is to be changed."""

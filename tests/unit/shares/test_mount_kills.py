@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from proa.shares.nodes import Node, Nodes, Root
 from proa.shares.protocol import Op
 from proa.shares.records import Known
 from tests.support.mount_events import Events
@@ -164,23 +165,40 @@ def test_who_watches_hears_on(mount: ShareMount, host: Path) -> None:
         events.close()
 
 
-def test_files_are_forgotten_in_the_end(mount: ShareMount, host: Path) -> None:
+def test_files_are_forgotten_in_the_end(tmp_path: Path) -> None:
     """How often the guest knows a file is not known any more, but it gives that back all at once."""
-    guest = mount.path(host)
+    host = tmp_path / "root"
+    host.mkdir()
     for number in range(50):
         (host / str(number)).write_text("x")
-    for _ in range(3):
+    with ShareMount(tmp_path, {host: True}) as mount:
+        guest = mount.path(host)
+        for _ in range(3):
+            for number in range(50):
+                (guest / str(number)).stat()
+        mount.kill_server()
+        mount.start_server(fresh=False)
+        mount.connect()
+        known = mount.settled()["nodes"]
+        assert known > 50
         for number in range(50):
-            (guest / str(number)).stat()
-    before = mount.status()["nodes"]
-    mount.kill_server()
-    mount.start_server(fresh=False)
-    mount.connect()
-    assert 50 < mount.settled()["nodes"] <= before
-    for number in range(50):
-        (guest / str(number)).read_text()
-        (guest / str(number)).unlink()
-    assert soon(lambda: mount.status()["nodes"] <= before - 50)
+            (guest / str(number)).read_text()
+            (guest / str(number)).unlink()
+        assert soon(lambda: mount.status()["nodes"] <= known - 50)
+
+
+def test_what_was_told_ahead_of_the_kill_is_not_forgotten_twice() -> None:
+    """The relay gives back what nobody asked for; the kernel may know the same file by a listing."""
+    nodes = Nodes(8)
+    node = Node(7, (1, 2, 8), Root(b"/root"), uncounted=True)
+    nodes.restore({7: node}, 8)
+    nodes.forget(7, 1, unused=True)
+    assert nodes.get(7) is node, "told of by the server that was killed, which has counted it"
+    nodes.again(node)
+    nodes.forget(7, 1, unused=True)
+    assert nodes.get(7) is node, "told of since: the rest is the kernel's"
+    nodes.forget(7, 1)
+    assert nodes.get(7) is None
 
 
 @pytest.mark.long
