@@ -86,7 +86,7 @@ class Node:
             folder.version = self.version
 
 
-def known(node: Node, place: Place | None = None, *, counted: bool = False) -> Known:
+def as_record(node: Node, place: Place | None = None, *, counted: bool = False) -> Known:
     """What a server after this one has to know of it; `counted` where that goes on from just here."""
     return Known(
         node.number,
@@ -175,14 +175,14 @@ class Nodes:
                 self._by_identity[identity] = node
                 if place is not None:
                     self._put(node, place)
-                    self._note(known(node, place))
+                    self._note(as_record(node, place))
             elif place is not None and not _is_last(node, place):
                 self._put(node, place)
                 self._note(Placed(node.number, place[0].number, text(place[1])))
             node.lookups += 1
             if place is None and not node.is_top:
                 node.is_top = True
-                self._note(known(node))
+                self._note(as_record(node))
             return node
 
     def _put(self, node: Node, place: Place) -> None:
@@ -195,7 +195,7 @@ class Nodes:
         with self._lock:
             if self._by_number.get(node.number) is not node:
                 self._by_number[node.number] = node
-                self._note(known(node))
+                self._note(as_record(node))
             node.lookups += 1
 
     def stand_in(self, kind: int) -> Node:
@@ -214,7 +214,7 @@ class Nodes:
                 self._next += 1
                 self._by_number[node.number] = node
                 self._above[path] = node
-                self._note(known(node))
+                self._note(as_record(node))
             node.lookups += 1
             return node
 

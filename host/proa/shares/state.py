@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 assert sys.platform != "win32"  # as proa.system.beneath
 
 from proa.shares import journal, records
-from proa.shares.nodes import Node, Place, Root, known
+from proa.shares.nodes import Node, Place, Root, as_record
 from proa.shares.owners import Owner
 from proa.shares.records import Record, data, text
 
@@ -37,7 +37,7 @@ def present(operations: Operations, answers: Answers, *, ended: bool) -> Iterato
     yield records.Began(FORMAT, ended, nodes.next_number, handles.next_number)
     everything = nodes.all()
     for node in everything:
-        yield known(node, counted=ended)
+        yield as_record(node, counted=ended)
     for node in everything:
         for folder, name in tuple(node.places):
             yield records.Placed(node.number, folder.number, text(name))
