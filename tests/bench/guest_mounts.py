@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import statistics
-import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.bench.figures import Figure
-from tests.bench.mounts import SFTP
+from tests.bench.mounts import require_sftp, sftp_client
 from tests.bench.world import World
 from tests.support import debian_images
 from tests.support.commands import run
@@ -71,8 +69,7 @@ npm ci --offline --no-audit --no-fund --silent && ls node_modules | wc -l && ech
 
 
 def measure(world: World) -> list[Figure]:
-    if not Path(SFTP).exists():
-        raise SystemExit("the bench compares with sshfs: apt-get install openssh-sftp-server")
+    require_sftp()
     with tempfile.TemporaryDirectory(prefix="proa-bench-") as made:
         folder = Path(made)
         _tree(folder / "host/tree")
@@ -111,19 +108,14 @@ def _sshfs(world: World, docker: _Docker, folder: Path) -> Iterator[None]:
     rights = ("--device", "/dev/fuse", "--cap-add", "SYS_ADMIN", "--security-opt", "apparmor=unconfined")
     docker("run", "-d", "--name", "sshfs", *rights, "node:18", "sleep", "inf")
     docker("exec", "sshfs", "mkdir", "/tmp/at")
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        server = subprocess.Popen([SFTP], stdin=theirs.fileno(), stdout=theirs.fileno())
-        words = ("exec", "-i", "sshfs", "sshfs", "-f", "-o", "passive", f":{folder}", "/tmp/at")
-        argv = [str(world.docker), *words]
-        client = subprocess.Popen(argv, env=world.docker_environ, stdin=ours.fileno(), stdout=ours.fileno())
-    try:
-        docker("exec", "sshfs", "timeout", "60", "sh", "-c", "until [ -e /tmp/at/tree ]; do sleep 0.2; done")
-        yield
-    finally:
-        docker("rm", "-f", "sshfs")
-        client.wait(60)
-        server.wait(60)
+    words = ("exec", "-i", "sshfs", "sshfs", "-f", "-o", "passive", f":{folder}", "/tmp/at")
+    with sftp_client((str(world.docker), *words), world.docker_environ):
+        try:
+            there = "until [ -e /tmp/at/tree ]; do sleep 0.2; done"
+            docker("exec", "sshfs", "timeout", "60", "sh", "-c", there)
+            yield
+        finally:
+            docker("rm", "-f", "sshfs")
 
 
 def _files(world: World, docker: _Docker, where: Sequence[str]) -> list[Figure]:

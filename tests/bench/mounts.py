@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,8 +36,9 @@ WRITE = f"dd if=/dev/zero of=big bs=1M count={BIG >> 20} 2> /dev/null && stat -c
 
 
 def measure(world: World) -> list[Figure]:
-    if shutil.which("sshfs") is None or not Path(SFTP).exists():
-        raise SystemExit("the bench of mounts compares with sshfs: apt-get install sshfs openssh-sftp-server")
+    require_sftp()
+    if shutil.which("sshfs") is None:
+        raise SystemExit("the bench of mounts compares with sshfs: apt-get install sshfs")
     with tempfile.TemporaryDirectory(prefix="proa-bench-") as made:
         folder = Path(made)
         for name in ("ours", "sshfs", "plain"):
@@ -194,22 +195,35 @@ def _ours(folder: Path) -> Iterator[Path]:
         yield mount.path(folder / "ours/tree")
 
 
+def require_sftp() -> None:
+    if not Path(SFTP).exists():
+        raise SystemExit("the bench of mounts compares with sshfs: apt-get install openssh-sftp-server")
+
+
 @contextmanager
-def _sshfs(shared: Path, place: Path) -> Iterator[Path]:
-    place.mkdir(exist_ok=True)
+def sftp_client(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Run a program that has an SFTP server of this computer at its other end; it must have ended then."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         server = subprocess.Popen([SFTP], stdin=theirs.fileno(), stdout=theirs.fileno())
-        argv = ["sshfs", "-f", "-o", "passive", f":{shared}", str(place)]
-        client = subprocess.Popen(argv, stdin=ours.fileno(), stdout=ours.fileno())
+        client = subprocess.Popen(argv, env=environ, stdin=ours.fileno(), stdout=ours.fileno())
     try:
-        end = time.monotonic() + TIMEOUT
-        while not place.is_mount():
-            if time.monotonic() > end:
-                raise SystemExit("sshfs does not mount")
-            time.sleep(0.05)
-        yield place / "tree"
+        yield
     finally:
-        subprocess.run(["umount", "-l", str(place)], check=False, timeout=TIMEOUT)
         client.wait(TIMEOUT)
         server.wait(TIMEOUT)
+
+
+@contextmanager
+def _sshfs(shared: Path, place: Path) -> Iterator[Path]:
+    place.mkdir(exist_ok=True)
+    with sftp_client(["sshfs", "-f", "-o", "passive", f":{shared}", str(place)]):
+        try:
+            end = time.monotonic() + TIMEOUT
+            while not place.is_mount():
+                if time.monotonic() > end:
+                    raise SystemExit("sshfs does not mount")
+                time.sleep(0.05)
+            yield place / "tree"
+        finally:
+            subprocess.run(["umount", "-l", str(place)], check=False, timeout=TIMEOUT)

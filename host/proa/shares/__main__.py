@@ -24,7 +24,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -117,8 +117,7 @@ class Process:
             self._tree.owners.keep = keep
             left = dict(zip(message.get("left", ()), map(Descriptor, handles), strict=True))
             handles.clear()
-            self._operations.handles.take_over(left)
-            self._begin(Path(message["state"]), fresh=bool(message["fresh"]))
+            self._begin(Path(message["state"]), left, fresh=bool(message["fresh"]))
         elif not self._confined.allows(allowed.roots):
             self._give_way()
             return {"ending": True}
@@ -160,7 +159,7 @@ class Process:
             raise RuntimeError("a thread that has begun before keeps its rights")
         self._confined.begin(allowed.roots, make_private_folder(state_folder))
 
-    def _begin(self, path: Path, *, fresh: bool) -> None:
+    def _begin(self, path: Path, left: Mapping[int, Descriptor], *, fresh: bool) -> None:
         """Go on where the server before this one ended; it may just be about to."""
         self._lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
@@ -169,12 +168,12 @@ class Process:
             with contextlib.suppress(OSError):  # on a disk that is read-only by now
                 torn.unlink()
         if not fresh:
-            self._go_on(path)
+            self._go_on(path, left)
         self._journal.begin(path, lambda: state.present(self._operations, self._server.answers, ended=False))
 
-    def _go_on(self, path: Path) -> None:
+    def _go_on(self, path: Path, left: Mapping[int, Descriptor]) -> None:
         try:
-            state.load(path, self._operations, self._server.answers)
+            state.load(path, self._operations, self._server.answers, left)
             return
         except FileNotFoundError:
             log.warning("%s: there is none, files that are open in the guest are lost to it", path)

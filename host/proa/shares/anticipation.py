@@ -98,7 +98,9 @@ class Anticipation:
             return ()
         [name] = names(request.body, 0, 1)
         node = folder.names.get(name)
-        if node is not None and node.is_folder:
+        if node is None:
+            return ()
+        if node.is_folder:
             return self._walked_into(request, node) if folder.walked else ()
         version = folder.version
         entries = self._files(folder, name)
@@ -199,8 +201,7 @@ class Anticipation:
 
     def _files(self, folder: Node, name: bytes) -> tuple[_Entry, ...]:
         """The files around one that was asked for. No folders: to watch each costs more than it saves."""
-        node = folder.names.get(name)
-        if name <= folder.ahead or node is None or node.is_folder:
+        if name <= folder.ahead:
             return ()
         at = self._tree.folder(folder)
         here = sorted(beneath.names_in(at))

@@ -7,6 +7,7 @@ import os
 import struct
 import sys
 import threading
+from collections.abc import Mapping
 
 assert sys.platform != "win32"  # as proa.system.beneath
 
@@ -30,7 +31,6 @@ class Handles:
     def __init__(self, tree: Tree) -> None:
         self.held: dict[int, Handle | Listing] = {}
         self._closed: dict[int, tuple[Node, Way]] = {}  # what the guest still has, but is not shared
-        self._left: dict[int, Descriptor] = {}
         # Never given twice, released or not: the guest may still write to one that was lost to this server.
         self.next_number = 1
         self._tree = tree
@@ -110,13 +110,14 @@ class Handles:
         if writable is None:
             self._put(number, Listing(node))
             return
-        file = self._left.pop(number, None)
         try:
-            if file is None:
-                at = self._tree.locate(node, forget=False)
-                file = beneath.open_file(at.parent, at.name, os.O_RDWR if writable else os.O_RDONLY)
+            at = self._tree.locate(node, forget=False)
+            file = beneath.open_file(at.parent, at.name, os.O_RDWR if writable else os.O_RDONLY)
         except (OSError, Refused):
             return
+        self._put_file(number, node, file, writable)
+
+    def _put_file(self, number: int, node: Node, file: Descriptor, writable: bool) -> None:
         if identity(os.fstat(file.number)) == node.identity:
             self._put(number, Handle(node, file, writable))
 
@@ -136,16 +137,16 @@ class Handles:
             log.warning("%d files that were removed while open are lost", len(found) - MOST_LEFT)
         return found[:MOST_LEFT]
 
-    def take_over(self, left: dict[int, Descriptor]) -> None:
-        """Files that an earlier server had open, by their numbers: `restore` will have use for them."""
-        self._left = left
-
-    def restore(self, kept: list[tuple[int, Node, Way]], next_number: int) -> None:
-        """Go on with what an earlier server had open, as far as it is shared."""
+    def restore(
+        self, kept: list[tuple[int, Node, Way]], next_number: int, left: Mapping[int, Descriptor]
+    ) -> None:
+        """Go on with what an earlier server had open, as far as it is shared; `left` is its `nameless`."""
         self._closed.update((number, (node, writable)) for number, node, writable in kept)
         self.next_number = next_number
+        for number, node, writable in kept:
+            if number in left and writable is not None:
+                self._put_file(number, node, left[number], writable)
         self.follow_shares()
-        self._left = {}
 
     def release(self, request: Request) -> Body:
         [number] = fields("<Q", request.body)

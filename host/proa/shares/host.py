@@ -20,7 +20,7 @@ from typing import Any
 
 from proa.link.pool import LinkPool
 from proa.model.errors import ProaError
-from proa.system.processes import ProcessIdentity, kill, spawn_detached, wait_end
+from proa.system.processes import ProcessIdentity, kill, readable, spawn_detached, wait_end
 
 log = logging.getLogger("proa.shares")
 
@@ -231,18 +231,12 @@ class _Process:
         """What has come, with descriptors; nothing at the end. Raises OSError."""
         if sys.platform == "win32":
             return b"", []
-        loop = asyncio.get_running_loop()
         while True:
             try:
                 data, handles, _, _ = socket.recv_fds(self._ours, MOST_LINE, MOST_LEFT)
                 return data, handles
             except BlockingIOError:
-                ready = asyncio.Event()
-                loop.add_reader(self._ours, ready.set)
-                try:
-                    await ready.wait()
-                finally:
-                    loop.remove_reader(self._ours)
+                await readable(self._ours.fileno())
 
     async def close(self) -> dict[int, int]:
         """Have it write down its state and end; by force where it does not.

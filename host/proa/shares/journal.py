@@ -58,9 +58,8 @@ class Journal:
         """Return when all that was noted before is written down, as far as it can be."""
         with self._lock:
             records = []
-            with contextlib.suppress(IndexError):
-                while True:
-                    records.append(self._waiting.popleft())
+            while self._waiting:  # nobody else takes any out
+                records.append(self._waiting.popleft())
             if self._pages is not None:
                 self._pages[:_TIME_LENGTH] = _now()
                 self._append(self._pages, self._encoder.encode_lines(records))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from proa.shares.records import Record, data, text
 if TYPE_CHECKING:
     from proa.shares.operations import Operations
     from proa.shares.server import Answers
+    from proa.system.beneath import Descriptor
 
 FORMAT = 3
 APART = 1 << 20  # numbers that a killed server may have given out and not written down
@@ -53,9 +54,10 @@ def present(operations: Operations, answers: Answers, *, ended: bool) -> Iterato
         yield records.Unsettled(number, text(name))
 
 
-def load(path: Path, operations: Operations, answers: Answers) -> None:
+def load(path: Path, operations: Operations, answers: Answers, left: Mapping[int, Descriptor]) -> None:
     """Go on from what is written down; the journal that is begun then takes its place.
 
+    `left` are descriptors of files that have no name any more, by their handles' numbers.
     Raises StateError, OSError.
     """
     last, began, told = _read(path)
@@ -72,7 +74,7 @@ def load(path: Path, operations: Operations, answers: Answers) -> None:
         for number, opened in replayed.opened.items()
         if opened.node in nodes
     ]
-    operations.handles.restore(kept, max(began.next_handle, *replayed.opened, 0) + apart)
+    operations.handles.restore(kept, max(began.next_handle, *replayed.opened, 0) + apart, left)
     for number, name in replayed.unsettled:
         if number in nodes and name:
             operations.outbox.entry(nodes[number], name)

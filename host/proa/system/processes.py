@@ -271,7 +271,7 @@ async def wait_end(identity: ProcessIdentity) -> None:
             return
         try:
             if alive(identity):
-                await _readable(handle)
+                await readable(handle)
         finally:
             os.close(handle)
         _reap(identity.pid)
@@ -282,14 +282,15 @@ async def wait_end(identity: ProcessIdentity) -> None:
         await asyncio.sleep(POLL)
 
 
-async def _readable(handle: int) -> None:
+async def readable(handle: int) -> None:
+    """Return when there is something to read there, or its end. POSIX systems only."""
     import asyncio
 
     loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-    loop.add_reader(handle, ended.set)
+    ready = asyncio.Event()
+    loop.add_reader(handle, ready.set)
     try:
-        await ended.wait()
+        await ready.wait()
     finally:
         loop.remove_reader(handle)
 

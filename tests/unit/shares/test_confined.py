@@ -279,7 +279,7 @@ def test_what_is_closed_is_known_to_the_next_server(place: Place, tmp_path: Path
     journal.end(state.present(place.operations, place.server.answers, ended=True))
 
     later = Operations(Tree(Allowed(), most_folders=64))
-    state.load(tmp_path / "state", later, Answers())
+    state.load(tmp_path / "state", later, Answers(), {})
     with pytest.raises(Refused, match="EACCES"):
         later.handles.file(number)
     later.tree.allow(Allowed((Root(os.fsencode(place.root)),)))

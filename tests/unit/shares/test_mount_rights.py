@@ -35,7 +35,7 @@ sys.exit(process.main(["", sys.argv[1]]))
 @pytest.fixture
 def alone(tmp_path: Path) -> Iterator[ShareMount]:
     """A mount of one share, `root`, for one test."""
-    for name in ("root", "other", "outside"):
+    for name in ("root", "other"):
         (tmp_path / name).mkdir()
     with ShareMount(tmp_path, {tmp_path / "root": True}) as found:
         yield found
