@@ -144,7 +144,7 @@ class Process:
             "watches": len(self._watches),
             "told": outbox.told,
             "events": outbox.repeated,
-            "quiet": outbox.quiet(),
+            "quiet": self._operations.coherence.quiet() and outbox.quiet(),
             "confined": self._confined.holds,
             "problem": self._watches.problem,
         }

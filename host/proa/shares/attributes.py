@@ -11,9 +11,9 @@ from collections.abc import Callable
 assert sys.platform != "win32"  # as proa.system.beneath
 
 from proa.shares import protocol
-from proa.shares.coherence import Coherence
 from proa.shares.handles import Body, Handles
 from proa.shares.nodes import Handle, Listing, Node
+from proa.shares.own import OwnChanges
 from proa.shares.owners import Owner, bits_on_host
 from proa.shares.protocol import Refused, Request, SetAttr, fields
 from proa.shares.tree import Located, Tree
@@ -28,12 +28,12 @@ class Attributes:
         self,
         tree: Tree,
         handles: Handles,
-        coherence: Coherence,
+        own: OwnChanges,
         valid: Callable[[Node, protocol.Attributes], int],
     ) -> None:
         self._tree = tree
         self._handles = handles
-        self._coherence = coherence
+        self._own = own
         self._valid = valid
 
     def kill_privileges(self, node: Node, at: Located | Descriptor) -> None:
@@ -56,7 +56,7 @@ class Attributes:
         flags = SetAttr(valid & 0xFFF)
         at = self.named_or_open(node)
         found = at.found if isinstance(at, Located) else os.fstat(at.number)
-        with self._coherence.content(node, lambda: look(at)):
+        with self._own.content(node, lambda: look(at)):
             if flags & SetAttr.SIZE:
                 held = self._handles.held.get(handle) if flags & SetAttr.FH else None
                 # Only of this node: another's share may be one for reading only by now.

@@ -1,8 +1,5 @@
 """What the host changes, and what follows for the guest: which names and files it is not to trust any more,
 and what is to be repeated there so that those who watch are told.
-
-What the guest itself does comes back from the watcher too. Names are told exactly once each, so they are
-counted off; for content it is enough to compare with how the guest's last change left the file.
 """
 
 from __future__ import annotations
@@ -13,13 +10,12 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 assert sys.platform != "win32"  # as proa.system.beneath
 
 from proa.shares.nodes import Node, Place
 from proa.shares.notices import Outbox, or_end
+from proa.shares.own import OwnChanges
 from proa.shares.protocol import Refused
 from proa.shares.tree import Tree, identity
 from proa.shares.watches import stamp
@@ -39,62 +35,11 @@ class Coherence:
         self._tree = tree
         self._watches = tree.watches
         self._outbox = outbox
-        self._own = threading.Lock()
-        self._being_made: dict[tuple[int, bytes], int] = {}
+        self.own = OwnChanges(tree.watches, self._content, self._missed, self._look_at, outbox.overtaken)
         self._gone_again: set[Place] = set()  # made and removed before it could be looked at
+        self._following = False
         self._since = 0  # when all was last known to be told: nanoseconds of the host's clock
         self._thread: threading.Thread | None = None
-
-    # -- what the guest does itself -----------------------------------------------------------
-
-    @contextmanager
-    def names(self, *changes: tuple[Node, bytes, Kind]) -> Iterator[None]:
-        """The guest changes these names in this block, unless it ends with an error."""
-        for change in changes:
-            self._watches.expect(*change)
-        keys = [(folder.number, name) for folder, name, _ in changes]
-        with self._own:
-            for key in keys:
-                self._being_made[key] = self._being_made.get(key, 0) + 1
-            for folder, _, _ in changes:
-                folder.renaming += 1
-                folder.version = object()
-        try:
-            yield
-        except BaseException:
-            for change in changes:
-                self._watches.is_echo(*change)
-            raise
-        finally:
-            with self._own:
-                for key in keys:
-                    self._being_made[key] -= 1
-                    if not self._being_made[key]:
-                        del self._being_made[key]
-                for folder, _, _ in changes:
-                    folder.renaming -= 1
-                    folder.version = object()
-
-    @contextmanager
-    def content(self, node: Node, found: Callable[[], os.stat_result]) -> Iterator[None]:
-        """The guest changes content or attributes in this block; `found` is how it looks afterwards."""
-        with self._own:
-            node.changing += 1
-            node.changed()
-        try:
-            yield
-        finally:
-            with self._own:
-                node.changing -= 1
-                node.changed()
-                try:
-                    node.own = stamp(found())
-                except (OSError, Refused):
-                    node.own = None
-
-    def made(self, node: Node) -> None:
-        """The guest has made it or given it another name, and has just been told how it looks."""
-        node.own = node.told
 
     # -- what the host does -------------------------------------------------------------------
 
@@ -124,13 +69,23 @@ class Coherence:
         with or_end("changes of this computer's folders"):
             while True:
                 began = time.time_ns()
-                changes = watcher.read(IDLE)
+                self._following = False
+                changes = watcher.read(IDLE, self._begin)
                 if not changes:
                     self._tree.nodes.let_go_all(but_nameless=True)  # a disk can be taken out so
                 if changes and changes[-1].kind & Kind.MOVED_FROM:
                     changes += watcher.read(PATIENCE)
                 self.follow(changes)
                 self._since = began
+
+    def _begin(self) -> None:
+        self._following = True
+
+    def quiet(self) -> bool:
+        """Whether all that has happened was decided on."""
+        watcher = self._watches.watcher
+        # In this order: what is not unread any more is being followed.
+        return watcher is None or not (watcher.has_unread() or self._following)
 
     def owners_changed(self) -> None:
         """Every file may look otherwise to the guest from here on."""
@@ -204,48 +159,57 @@ class Coherence:
         elif not node.is_folder:
             for parent, name in tuple(node.places):
                 self._content(parent, name, kind)
-        elif not node.changing and not self._is_own(node):
+        elif not self.own.is_own(node, kind, lambda: self._tree.locate(node).found):
             self._outbox.inode(node, content=False)
 
-    def _is_own(self, node: Node) -> bool:
-        try:
-            return stamp(self._tree.locate(node).found) == node.own
-        except (OSError, Refused):
-            return False
+    def _missed(self, node: Node, kind: Kind) -> None:
+        """Changes of it that came while the guest was changing it itself."""
+        if node.is_folder:
+            self._itself(node, kind)
+        for folder, name in tuple(node.places):
+            self._content(folder, name, kind)
+
+    def _look_at(self, folder: Node, name: bytes) -> None:
+        """The host has changed the name, and how was taken for the guest's own change."""
+        self._outbox.inode(folder, content=True)
+        found, known = self._status(folder, name), folder.names.get(name)
+        if found is not None:
+            self._made(folder, name, replaces=True)
+        elif known is not None:
+            self._removed((folder, name), Kind.DELETED | (Kind.FOLDER if known.is_folder else Kind(0)))
+        self._outbox.entry(folder, name)
+
+    def _look(self, folder: Node, name: bytes) -> os.stat_result:
+        return beneath.status(self._tree.folder(folder), name)
 
     def _status(self, folder: Node, name: bytes) -> os.stat_result | None:
         try:
-            return beneath.status(self._tree.folder(folder), name)
+            return self._look(folder, name)
         except (OSError, Refused):
             return None
 
     # -- content ------------------------------------------------------------------------------
 
     def _content(self, folder: Node, name: bytes, kind: Kind) -> None:
-        if (folder.number, name) in self._being_made or self._tree.hides(folder, name):
+        if self._tree.hides(folder, name) or self.own.defers(folder, name, kind):
             return
         found = self._status(folder, name)
         if found is None:
             return  # that it has gone is told as well
         node = self._tree.nodes.known(identity(found))
-        if node is not None and self._by_guest(node, folder, name):
+        if node is not None and self.own.is_own(node, kind, lambda: self._look(folder, name)):
             return
         if folder.names.get(name) is not node or node is None:
             self._outbox.entry(folder, name, expire=True)  # it may be under way to the guest
+        content = bool(kind & (Kind.MODIFIED | Kind.CLOSED))
         if node is not None:
-            self._outbox.inode(node, content=not kind & Kind.ATTRIBUTES)
+            self.own.told(node, found, content=content)
+            self._outbox.inode(node, content=content)
         if kind & Kind.ATTRIBUTES:
             self._outbox.changed(folder, name, b"a")
-        elif stat.S_ISREG(found.st_mode):
-            self._outbox.changed(folder, name, b"m" if kind & Kind.MODIFIED else b"w")
-
-    def _by_guest(self, node: Node, folder: Node, name: bytes) -> bool:
-        """Whether the file is as the guest left it, or is just about to."""
-        with self._own:  # no change of the guest's begins or ends meanwhile
-            if node.changing:
-                return True
-            found = self._status(folder, name)
-            return found is None or node.own == stamp(found)
+        if stat.S_ISREG(found.st_mode):
+            for step in (b"m",) * bool(kind & Kind.MODIFIED) + (b"w",) * bool(kind & Kind.CLOSED):
+                self._outbox.changed(folder, name, step)
 
     # -- names --------------------------------------------------------------------------------
 
@@ -277,6 +241,8 @@ class Coherence:
         if place in self._gone_again:
             self._gone_again.discard(place)
             return
+        if self._is_another(place):
+            return
         node = self._forget_place(place)
         if node is not None and kind & Kind.DELETED and not node.places:
             self._tree.nodes.ended(node)  # the next file with its number is another one
@@ -284,6 +250,17 @@ class Coherence:
             self._tree.nodes.let_go_all()  # it may lie outside of all shares now, with all that is in it
         self._outbox.removed(*place, node or self._stand_in(kind))
         self._outbox.entry(*place)  # only now: the guest is not to take in meanwhile that it has gone
+
+    def _is_another(self, place: Place) -> bool:
+        """Whether the guest has given the name to another file since what is being told of it."""
+        if self.own.outruns(*place):
+            return True
+        node = place[0].names.get(place[1])
+        found = self._status(*place) if node is not None else None
+        if node is None or found is None or node.identity != identity(found):
+            return False
+        # A new file may have got the number of the one that was removed, but not its times.
+        return stamp(found) in (node.own, node.told)
 
     def _stand_in(self, kind: Kind) -> Node:
         """For a file that the guest does not know, but those who watch its folder are to be told of."""
@@ -305,6 +282,12 @@ class Coherence:
 
     def _moved(self, old: Place, new: Place, kind: Kind) -> None:
         self._gone_again.discard(old)
+        if self._is_another(old):
+            self._look_at(*new)
+            return
+        if self.own.outruns(*new):
+            self._removed(old, kind)
+            return
         found = self._status(*new)
         node = old[0].names.get(old[1])
         replaced = new[0].names.get(new[1])

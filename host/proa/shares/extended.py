@@ -11,8 +11,8 @@ from contextlib import AbstractContextManager
 assert sys.platform != "win32"  # as proa.system.beneath
 
 from proa.shares import protocol
-from proa.shares.coherence import Coherence
 from proa.shares.handles import Body
+from proa.shares.own import OwnChanges
 from proa.shares.owners import KEY
 from proa.shares.protocol import Refused, Request, fields, names
 from proa.shares.tree import Located, Tree
@@ -22,9 +22,9 @@ from proa.system import beneath
 class Extended:
     """Answers what is asked of extended attributes. Safe for several threads."""
 
-    def __init__(self, tree: Tree, coherence: Coherence) -> None:
+    def __init__(self, tree: Tree, own: OwnChanges) -> None:
         self._tree = tree
-        self._coherence = coherence
+        self._own = own
 
     def _attribute(self, request: Request, offset: int) -> tuple[str, Located]:
         [name] = names(request.body, offset, 1)
@@ -64,7 +64,7 @@ class Extended:
 
     def _changing(self, request: Request, at: Located) -> AbstractContextManager[None]:
         node = self._tree.node(request.node)
-        return self._coherence.content(node, lambda: beneath.status(at.parent, at.name))
+        return self._own.content(node, lambda: beneath.status(at.parent, at.name))
 
     def remove(self, request: Request) -> Body:
         self._tree.writable(self._tree.node(request.node))

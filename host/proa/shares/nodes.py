@@ -67,8 +67,12 @@ class Node:
     listing: list[tuple[int, bytes]] | None = None  # as it was when somebody began to read it
     told: Stamp | None = None  # the last that the guest was told of it
     own: Stamp | None = None  # how the guest's own last change left it
+    sure: Stamp | None = None  # as it was then, the guest has what is in it, or knows that it has not
     changing: int = 0  # changes of the guest's that are under way
+    only_own: bool = False  # and nobody else's were, that it has not been told of
+    missed: int = 0  # kinds of changes that came meanwhile, as proa.system.watching.Kind
     version: object = None  # another object with each change of it, or in it
+    news: object = None  # another object with each of these that the guest is told of
     has_content: object = None  # the version of a file whose content the guest was sent
     renaming: int = 0  # names in it that the guest is changing
     walked: bool = False  # the guest goes from folder to folder in it, and asks for files in each

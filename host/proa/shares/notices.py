@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from proa.shares import protocol
-from proa.shares.nodes import Node
+from proa.shares.nodes import Node, Place
 from proa.shares.protocol import Notice
 
 log = logging.getLogger("proa.shares")
@@ -43,14 +43,19 @@ class Repeat:
     steps: bytes
     found: os.stat_result | None = None  # what was made, as it was then
     before: Node | None = None  # what has been removed, or replaced by a move
-    to: tuple[Node, bytes] | None = None
+    to: Place | None = None
     source: Node | None = None  # what a move has moved
     failed: Callable[[], None] | None = None
+    overtaken: bool = False  # by the guest, which has changed one of its names itself
+
+    @property
+    def places(self) -> list[Place]:
+        own = (self.folder, self.name)
+        return [own, self.to] if self.to is not None else [own]
 
     @property
     def names(self) -> list[tuple[int, bytes]]:
-        own = (self.folder.number, self.name)
-        return [own, (self.to[0].number, self.to[1])] if self.to is not None else [own]
+        return [(folder.number, name) for folder, name in self.places]
 
     @property
     def body(self) -> bytes:
@@ -135,6 +140,8 @@ class Outbox:
             self._ready.notify_all()
         if error and repeat.failed is not None:
             repeat.failed()
+        for place in repeat.places if repeat.overtaken else ():
+            self.entry(*place, expire=True)
 
     def unsettled(self) -> list[tuple[int, bytes]]:
         """Folder and name (empty: the node itself) of what the guest may not have been told."""
@@ -153,7 +160,7 @@ class Outbox:
         """The name is not to be trusted; with `expire` it may well be the same file."""
         flags = protocol.EXPIRE_ONLY if expire else 0
         key = ("entry", folder.number, name)
-        folder.version = object()
+        folder.version = folder.news = object()
         with self._ready:
             self._waiting[key] = self._waiting.get(key, flags) & flags
             self._ready.notify_all()
@@ -161,6 +168,9 @@ class Outbox:
     def inode(self, node: Node, *, content: bool) -> None:
         key = ("inode", node.number, b"")
         node.changed()
+        node.news = node.version
+        for folder, _ in tuple(node.places):
+            folder.news = node.version
         with self._ready:
             self._waiting[key] = self._waiting.get(key, 0) | content
             self._ready.notify_all()
@@ -199,8 +209,8 @@ class Outbox:
 
     def moved(
         self,
-        old: tuple[Node, bytes],
-        new: tuple[Node, bytes],
+        old: Place,
+        new: Place,
         source: Node,
         replaced: Node | None,
         failed: Callable[[], None] | None,
@@ -218,6 +228,15 @@ class Outbox:
     def expects(self, folder: Node, name: bytes) -> bool:
         """Whether a repeat is to find the name as it was: until then the guest must ask for it each time."""
         return bool(self._names) and (folder.number, name) in self._names
+
+    def overtaken(self, folder: Node, name: bytes) -> None:
+        """The guest has changed the name itself, and may trust it as it is before it is repeated what was."""
+        if not self.expects(folder, name):
+            return
+        with self._ready:
+            if self.current is not None and (folder.number, name) in self.current.names:
+                self.current.overtaken = True
+        self.entry(folder, name, expire=True)
 
     def _settle(self, repeat: Repeat) -> None:
         for key in repeat.names:
@@ -238,7 +257,7 @@ class Outbox:
         *,
         found: os.stat_result | None = None,
         before: Node | None = None,
-        to: tuple[Node, bytes] | None = None,
+        to: Place | None = None,
         source: Node | None = None,
         failed: Callable[[], None] | None = None,
     ) -> None:

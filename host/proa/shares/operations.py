@@ -7,7 +7,7 @@ import stat
 import struct
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 
 assert sys.platform != "win32"  # as proa.system.beneath
 
@@ -35,7 +35,6 @@ from proa.shares.protocol import (
 )
 from proa.shares.repeats import Repeats
 from proa.shares.tree import Located, Tree, identity
-from proa.shares.watches import stamp
 from proa.system import beneath
 from proa.system.beneath import Descriptor
 from proa.system.watching import Kind
@@ -51,12 +50,13 @@ class Operations:
         self.tree = tree
         self.outbox = Outbox()
         self.coherence = Coherence(tree, self.outbox)
+        self.own = self.coherence.own
         self.repeats = Repeats(tree, self.outbox, self._entry)
         self.handles = Handles(tree)
         self.anticipation = Anticipation(tree, self.outbox, self._entry, self._valid, self.handles)
-        self._attributes = Attributes(tree, self.handles, self.coherence, self._valid)
+        self._attributes = Attributes(tree, self.handles, self.own, self._valid)
         listings = Listings(tree, self.handles, self._entry)
-        extended = Extended(tree, self.coherence)
+        extended = Extended(tree, self.own)
         self._answers: dict[int, Callable[[Request], Body | None]] = {
             Op.LOOKUP: self._lookup,
             Op.FORGET: self._forget,
@@ -110,6 +110,14 @@ class Operations:
     def ahead(self, request: Request, body: Body) -> Sequence[Ahead]:
         """What is to be told along with the answer to a request that ended well."""
         return self.anticipation.after(request, body) if request.pid != self.repeats.pid else ()
+
+    def news(self, request: Request) -> Callable[[], bool]:
+        """Whether the guest is being told, since then, of changes of what the request is about, or in it."""
+        node = self.tree.nodes.get(request.node)
+        if node is None:
+            return lambda: False
+        before = node.news
+        return lambda: node.news is not before
 
     def hear_changes(self, pid: int) -> None:
         """The guest can be told of changes; the process `pid` there repeats them."""
@@ -170,7 +178,7 @@ class Operations:
     ) -> Body:
         """Make a file that the guest asked for, and tell of it."""
         parent, folder, name = place
-        with self.coherence.names((parent, name, Kind.CREATED)):
+        with self.own.names((parent, name, Kind.CREATED)):
             make()
             node, attributes = self._made(request, parent, folder, name, mode)
         return self._entry(node, attributes, parent, name)
@@ -192,7 +200,7 @@ class Operations:
             self.tree.owners.write(folder, name, found, Owner(request.uid, gid, bits))
             found = beneath.status(folder, name)
         node, attributes = self.tree.take_in(parent, name, folder, found)
-        self.coherence.made(node)
+        self.own.made(node)
         return node, attributes
 
     def _symlink(self, request: Request) -> Body:
@@ -230,7 +238,7 @@ class Operations:
         [name] = names(request.body, 0, 1)
         parent, folder = self._parent(request.node, name)
         found = beneath.status(folder, name)
-        with self.coherence.names((parent, name, Kind.DELETED)), self._losing_a_name(found):
+        with self.own.names((parent, name, Kind.DELETED)), self._losing_a_name(found):
             remove(name, dir_fd=folder.number)
             self._gone(parent, name, found)
         return b""
@@ -240,7 +248,10 @@ class Operations:
         node = self.tree.nodes.known(identity(found)) if found is not None else None
         if found is None or node is None or (found.st_nlink <= 1 and not node.watch):
             return nullcontext()
-        return self.coherence.content(node, lambda: self.tree.locate(node).found)
+        return self._changing_named(node)
+
+    def _changing_named(self, node: Node) -> AbstractContextManager[None]:
+        return self.own.content(node, lambda: self.tree.locate(node).found)
 
     def _gone(self, parent: Node, name: bytes, found: os.stat_result) -> None:
         node = self.tree.nodes.known(identity(found))
@@ -252,14 +263,6 @@ class Operations:
             self.tree.nodes.left(node, (parent, name))
             if last:
                 self.tree.nodes.ended(node)
-
-    def _stamp(self, node: Node) -> None:
-        """Another name is a change of the file too, and it was the guest's."""
-        node.changed()
-        try:
-            node.own = stamp(self.tree.locate(node).found)
-        except (OSError, Refused):
-            node.own = None
 
     def _rename(self, request: Request) -> Body:
         [to_parent] = fields("<Q", request.body)
@@ -281,14 +284,21 @@ class Operations:
         except FileNotFoundError:
             replaced = None
         old, new = (parent, name), (to_parent, to_name)
-        if replaced is not None and identity(replaced) == identity(found) and old != new:
+        if replaced is not None and identity(replaced) == identity(found):
             beneath.rename(folder, name, to_folder, to_name, flags)
             return b""  # two names of one file: rename(2) leaves both
         changes = [(*old, Kind.MOVED_FROM), (*new, Kind.MOVED_TO)]
         if flags & beneath.RENAME_EXCHANGE:
             changes += [(*new, Kind.MOVED_FROM), (*old, Kind.MOVED_TO)]
-        lost = None if flags & beneath.RENAME_EXCHANGE else replaced
-        with self.coherence.names(*changes), self._losing_a_name(lost):
+        with ExitStack() as stack:
+            stack.enter_context(self.own.names(*changes))
+            # Another name is a change of the file, too.
+            moved = (found, replaced) if flags & beneath.RENAME_EXCHANGE else (found,)
+            for node in map(self.tree.nodes.known, map(identity, filter(None, moved))):
+                if node is not None:
+                    stack.enter_context(self._changing_named(node))
+            if not flags & beneath.RENAME_EXCHANGE:
+                stack.enter_context(self._losing_a_name(replaced))
             beneath.rename(folder, name, to_folder, to_name, flags)
             self._follow_rename(old, new, found, replaced, exchange=bool(flags & beneath.RENAME_EXCHANGE))
         return b""
@@ -308,12 +318,10 @@ class Operations:
             other = nodes.known(identity(replaced))
             if other is not None:
                 nodes.moved(other, new, old)
-                self._stamp(other)
         elif replaced is not None:
             self._gone(*new, replaced)
         if node is not None:
             nodes.moved(node, old, new)
-            self._stamp(node)
 
     def _link(self, request: Request) -> Body:
         [number] = fields("<Q", request.body)
@@ -323,8 +331,8 @@ class Operations:
         parent, folder = self._parent(request.node, name)
         self.tree.writable(node)
         with (
-            self.coherence.names((parent, name, Kind.CREATED)),
-            self.coherence.content(node, lambda: beneath.status(folder, name)),
+            self.own.names((parent, name, Kind.CREATED)),
+            self._changing_named(node),
         ):
             os.link(
                 at.name, name, src_dir_fd=at.parent.number, dst_dir_fd=folder.number, follow_symlinks=False
@@ -365,7 +373,7 @@ class Operations:
         if not flags & TRUNCATE:
             file = self._opened(node, at, access)
         else:
-            with self.coherence.content(node, lambda: look(at)):
+            with self.own.content(node, lambda: look(at)):
                 file = self._opened(node, at, access)
                 if how & protocol.OPEN_KILL_SUIDGID:
                     self._attributes.kill_privileges(node, at)
@@ -384,7 +392,7 @@ class Operations:
         parent, folder = self._parent(request.node, name)
         access = flags & ACCESS_MODE | (os.O_TRUNC if flags & TRUNCATE else 0)
         try:
-            with self.coherence.names((parent, name, Kind.CREATED)):
+            with self.own.names((parent, name, Kind.CREATED)):
                 file = beneath.open_file(
                     folder, name, access | os.O_CREAT | os.O_EXCL, bits_on_host(mode, folder=False)
                 )
@@ -394,7 +402,7 @@ class Operations:
             if flags & EXCLUSIVE:
                 raise
             node, _ = self.tree.look_up(parent, name)
-            with self.coherence.content(node, lambda: beneath.status(folder, name)):
+            with self.own.content(node, lambda: beneath.status(folder, name)):
                 file = beneath.open_file(folder, name, access)
                 attributes = self.tree.attributes_of(node)
         if identity(os.fstat(file.number)) != node.identity:
@@ -429,7 +437,7 @@ class Operations:
         return struct.pack("<I4x", written)
 
     def _changing(self, handle: Handle) -> AbstractContextManager[None]:
-        return self.coherence.content(handle.node, lambda: os.fstat(handle.file.number))
+        return self.own.content(handle.node, lambda: os.fstat(handle.file.number))
 
     def _fsync(self, request: Request) -> Body:
         number, flags = fields("<QI4x", request.body)

@@ -30,6 +30,7 @@ INIT_IN = struct.Struct("<4I")
 INIT_OUT = struct.Struct("<4I2H2I2H2I24x")
 ATTR = struct.Struct("<6Q10I")
 ENTRY_OUT = struct.Struct("<4Q2I")
+_VALIDITIES, _VALIDITIES_AT = struct.Struct("<2Q"), 16  # of the name and the attributes, in ENTRY_OUT
 ATTR_OUT = struct.Struct("<Q2I")
 OPEN_OUT = struct.Struct("<QIi")
 STATFS_OUT = struct.Struct("<5Q3I28x")
@@ -89,6 +90,9 @@ class Op(enum.IntEnum):
     TOLD = 0x50520002  # so many more notices have reached the kernel
     REPEATED = 0x50520003  # a change was repeated
     RELEASED = 0x50520004  # handles that were kept are closed
+
+
+_GIVES_ENTRY = frozenset((Op.LOOKUP, Op.SYMLINK, Op.MKNOD, Op.MKDIR, Op.LINK, Op.CREATE))
 
 
 class Notice(enum.IntEnum):
@@ -319,6 +323,23 @@ def no_entry_out(valid: int) -> bytes:
 
 def attr_out(attributes: Attributes, valid: int) -> bytes:
     return ATTR_OUT.pack(valid, 0, 0) + attributes.pack()
+
+
+def untrusted(op: int, body: bytes | bytearray | memoryview) -> bytes:
+    """A reply to `op` of which the guest is to keep nothing: it may not be true any more."""
+    out = bytearray(body)
+    if op in _GIVES_ENTRY and len(out) >= ENTRY_OUT.size:
+        _VALIDITIES.pack_into(out, _VALIDITIES_AT, 0, 0)
+    elif op in (Op.GETATTR, Op.SETATTR) and len(out) >= ATTR_OUT.size:
+        out[:8] = bytes(8)
+    elif op == Op.READDIRPLUS:
+        at = 0
+        while at < len(out):
+            _VALIDITIES.pack_into(out, at + _VALIDITIES_AT, 0, 0)
+            at += ENTRY_OUT.size + ATTR.size
+            length = DIRENT.unpack_from(out, at)[2]
+            at += DIRENT.size + (length + 7 & ~7)
+    return bytes(out)
 
 
 def dirent(inode: int, offset: int, name: bytes, mode: int) -> bytes:

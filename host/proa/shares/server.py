@@ -14,11 +14,12 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 assert sys.platform != "win32"  # as proa.system.beneath
 
 from proa.shares import again, protocol
+from proa.shares.anticipation import Ahead
 from proa.shares.handles import Body
 from proa.shares.operations import Operations
 from proa.shares.protocol import FrameError, InitFlag, Op, Refused, Request
@@ -204,13 +205,20 @@ class Channel:
             self._end += taken
         return True
 
-    def write(self, unique: int, number: int, body: Body, before: Callable[[], bytes] = lambda: b"") -> None:
+    def write(
+        self,
+        unique: int,
+        number: int,
+        body: Body,
+        last: Callable[[Body], tuple[bytes, Body]] = lambda body: (b"", body),
+    ) -> None:
         """Send a reply, or a notice (`unique` 0, `number` its code negated). Raises OSError.
 
-        What `before` returns goes before it; it is called when nothing else is sent any more.
+        `last` is called when nothing else is sent any more, for what goes before the body, and the body.
         """
         with self._writing:
-            head = before() + protocol.out_header(unique, -number, len(body))
+            head, body = last(body)
+            head += protocol.out_header(unique, -number, len(body))
             self._flush()
             if len(body) < 4096:
                 self._stream.sendall(head + body)
@@ -304,9 +312,10 @@ class Server:
     def _answer(self, channel: Channel, request: Request) -> None:
         once, unsure = request.op in _ONCE, again.matters(request)
         if once and (known := self.answers.begin(request.unique)) is not None:
-            channel.write(request.unique, *known)
+            channel.write(request.unique, known[0], protocol.untrusted(request.op, known[1]))
             return
         begun = time.monotonic()
+        is_news = self._operations.news(request)
         if unsure:
             self._note(Begun(request.unique & ~protocol.RESENT))
             self._flush()
@@ -326,7 +335,17 @@ class Server:
             self._note(Answered(request.unique & ~protocol.RESENT, number, text(bytes(body or b""))))
         if body is not None:
             ahead = self._operations.ahead(request, body) if not number else ()
-            channel.write(request.unique, number, body, lambda: self._operations.anticipation.notices(ahead))
+            channel.write(
+                request.unique, number, body, lambda body: self._last(request, body, ahead, is_news)
+            )
+
+    def _last(
+        self, request: Request, body: Body, ahead: Sequence[Ahead], is_news: Callable[[], bool]
+    ) -> tuple[bytes, Body]:
+        """Notices that go with an answer, and the answer, which a notice may have overtaken."""
+        if is_news():
+            body = protocol.untrusted(request.op, body)
+        return self._operations.anticipation.notices(ahead), body
 
     def _hear(self, channel: Channel, request: Request) -> None:
         """The relay itself says something; it has no use for an answer."""

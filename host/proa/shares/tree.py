@@ -301,12 +301,17 @@ class Tree:
                 raise
             # It has no name any more, but the guest has it open.
             found = os.fstat(handles[0].file.number)
-            node.told = stamp(found)
+            self._tells(node, found)
             return self._shown(found, self._remembered(node))
 
     def attributes(self, node: Node, at: Located) -> Attributes:
-        node.told = stamp(at.found)
+        self._tells(node, at.found)
         return self._shown(at.found, self.owner(node, at))
+
+    def _tells(self, node: Node, found: os.stat_result) -> None:
+        node.told, before = stamp(found), node.told
+        if before is None:  # it has read nothing of it yet
+            node.sure = node.told
 
     def owner(self, node: Node, at: Located) -> Owner | None:
         """What the guest set, where it is still meant: the host's user may have changed the bits since."""

@@ -89,11 +89,20 @@ class Watches:
 
     # -- what the guest does itself -----------------------------------------------------------
 
-    def expect(self, folder: Node, name: bytes, kind: Kind) -> None:
-        """The guest is about to do this: the watcher will tell of it once."""
-        if folder.watch:
-            with self._lock:
-                self._echoes[folder.watch, name, kind] += 1
+    def expect(self, folder: Node, name: bytes, kind: Kind) -> bool:
+        """The guest is about to do this: whether the watcher will tell of it, which it does once."""
+        if not folder.watch:
+            return False
+        with self._lock:
+            self._echoes[folder.watch, name, kind] += 1
+        return True
+
+    def expects(self, folder: Node, name: bytes) -> bool:
+        """Whether it will tell yet that the guest has given this name to a file."""
+        if not self._echoes:
+            return False
+        watch = folder.watch
+        return (watch, name, Kind.CREATED) in self._echoes or (watch, name, Kind.MOVED_TO) in self._echoes
 
     def is_echo(self, folder: Node, name: bytes, kind: Kind) -> bool:
         """Whether the guest did it, which is counted off; False where it was the host."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import os
 import re
 import select
 import struct
 import sys
+import termios
+from collections.abc import Callable
 from pathlib import Path
 
 from proa.system.watching import CONTENT, NAMES, Change, Kind, TooManyWatchesError
@@ -63,15 +66,22 @@ class Inotify:
     def unwatch(self, watch: int) -> None:
         self._library.inotify_rm_watch(self._handle, watch)  # fails for one that has ended by itself
 
-    def read(self, timeout: float) -> list[Change]:
+    def read(self, timeout: float, begin: Callable[[], None] = lambda: None) -> list[Change]:
         ready = {number for number, _ in self._poll.poll(timeout * 1000)}
         found: list[Change] = []
+        if ready:
+            begin()
         if self._handle in ready:
             with contextlib.suppress(BlockingIOError):
                 found = parse(os.read(self._handle, _ROOM))
         if self._mounts in ready:
             found += self._remounted()
         return found
+
+    def has_unread(self) -> bool:
+        size = bytearray(4)
+        fcntl.ioctl(self._handle, termios.FIONREAD, size)
+        return any(size)
 
     def _remounted(self) -> list[Change]:
         before, self._mounted = self._mounted, mount_points(self._table())

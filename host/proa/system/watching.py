@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -62,8 +63,14 @@ class Watcher(Protocol):
 
     def unwatch(self, watch: int) -> None: ...
 
-    def read(self, timeout: float) -> list[Change]:
-        """What happened since, in order; empty after `timeout` seconds without anything."""
+    def read(self, timeout: float, begin: Callable[[], None] = lambda: None) -> list[Change]:
+        """What happened since, in order; empty after `timeout` seconds without anything.
+
+        `begin` is called when there is something, before it is taken.
+        """
+
+    def has_unread(self) -> bool:
+        """Whether something has happened that was not read yet. May be asked from any thread."""
 
     def close(self) -> None: ...
 

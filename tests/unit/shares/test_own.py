@@ -1,0 +1,295 @@
+"""Changes of the host's that come while the guest is at one of its own: none is taken for the guest's.
+
+In what order the two are seen is scripted, for with a real watcher it is a matter of luck.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+if sys.platform == "win32":
+    pytest.skip("the share server's core is not for Windows yet", allow_module_level=True)
+
+from proa.shares import protocol
+from proa.shares.nodes import Node
+from proa.shares.protocol import Notice, Op
+from proa.shares.server import Server
+from proa.system.watching import Change, Kind
+from tests.support.share_worlds import Scripted, World
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path, Scripted())
+
+
+def meanwhile(
+    monkeypatch: pytest.MonkeyPatch, call: str, world: World, *changes: Change, first: Callable[[], None]
+) -> None:
+    """The host does `first`, and it is told, just before the guest's own `call` of the system."""
+    real: Callable[..., object] = getattr(os, call)
+
+    def late(*given: object, **named: object) -> object:
+        monkeypatch.setattr(os, call, real)
+        first()
+        world.operations.coherence.follow(list(changes))
+        return real(*given, **named)
+
+    monkeypatch.setattr(os, call, late)
+
+
+def attributes(node: Node, *, content: bool = False) -> tuple[int, bytes]:
+    return (Notice.INVAL_INODE, protocol.inval_inode(node.number, content=content))
+
+
+def told(world: World, wanted: Sequence[tuple[int, bytes]]) -> None:
+    world.begin()
+    world.until_told(*wanted)
+
+
+def test_attributes_changed_while_the_guest_fails_to_remove(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (world.folder / "a/b").mkdir(parents=True)
+    node = world.look_up(world.top, b"a")
+    meanwhile(
+        monkeypatch, "rmdir", world,
+        Change(node.watch, Kind.ATTRIBUTES), Change(world.top.watch, Kind.ATTRIBUTES, b"a"),
+        first=lambda: os.chmod(world.folder / "a", 0o700),
+    )  # fmt: skip
+    with pytest.raises(OSError, match="not empty"):
+        world.ask(Op.RMDIR, world.top, b"a\0")
+    told(world, [attributes(node)])
+
+
+def test_attributes_changed_before_the_guest_fails_to_remove(world: World) -> None:
+    (world.folder / "a/b").mkdir(parents=True)
+    node = world.look_up(world.top, b"a")
+    os.chmod(world.folder / "a", 0o700)
+    with pytest.raises(OSError, match="not empty"):
+        world.ask(Op.RMDIR, world.top, b"a\0")
+    world.operations.coherence.follow([Change(node.watch, Kind.ATTRIBUTES)])
+    told(world, [attributes(node)])
+
+
+def test_a_name_removed_while_the_guest_fails_to(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    (world.folder / "a").write_text("x")
+    world.look_up(world.top, b"a")
+    meanwhile(
+        monkeypatch, "unlink", world,
+        Change(world.top.watch, Kind.DELETED, b"a"),
+        first=(world.folder / "a").unlink,
+    )  # fmt: skip
+    with pytest.raises(FileNotFoundError):
+        world.ask(Op.UNLINK, world.top, b"a\0")
+    told(world, [(Notice.INVAL_ENTRY, protocol.inval_entry(world.top.number, b"a"))])
+
+
+def test_a_name_made_while_the_guest_fails_to(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FileNotFoundError):
+        world.look_up(world.top, b"a")
+    meanwhile(
+        monkeypatch, "mkdir", world,
+        Change(world.top.watch, Kind.CREATED | Kind.FOLDER, b"a"),
+        first=lambda: (world.folder / "a").symlink_to("b"),
+    )  # fmt: skip
+    with pytest.raises(FileExistsError):
+        world.ask(Op.MKDIR, world.top, struct.pack("<II", 0o755, 0) + b"a\0")
+    told(world, [(Notice.INVAL_ENTRY, protocol.inval_entry(world.top.number, b"a"))])
+
+
+def _opened(world: World, node: Node) -> int:
+    [number] = struct.unpack_from("<Q", world.ask(Op.OPEN, node, struct.pack("<II", os.O_RDWR, 0)))
+    return int(number)
+
+
+def _write(world: World, node: Node, handle: int, data: bytes, at: int) -> None:
+    head = struct.pack("<QQIIQI4x", handle, at, len(data), 0, 0, os.O_RDWR)
+    world.ask(Op.WRITE, node, head + data)
+
+
+def test_content_changed_before_the_guest_writes(world: World) -> None:
+    (world.folder / "a").write_text("0123")
+    node = world.look_up(world.top, b"a")
+    handle = _opened(world, node)
+    (world.folder / "a").write_text("4567 and more")
+    _write(world, node, handle, b"x", 0)
+    world.operations.coherence.follow([Change(world.top.watch, Kind.MODIFIED, b"a")])
+    told(world, [attributes(node, content=True)])
+
+
+def test_content_changed_before_the_guest_looks_and_writes(world: World) -> None:
+    """It has been told of the new size, but keeps what it had read."""
+    (world.folder / "a").write_text("0123")
+    node = world.look_up(world.top, b"a")
+    handle = _opened(world, node)
+    os.chmod(world.folder / "a", 0o600)
+    (world.folder / "a").write_text("4567 and more")
+    world.operations.coherence.follow([Change(world.top.watch, Kind.ATTRIBUTES, b"a")])
+    world.ask(Op.GETATTR, node, bytes(16))
+    _write(world, node, handle, b"x", 0)
+    world.operations.coherence.follow([Change(world.top.watch, Kind.MODIFIED, b"a")])
+    told(world, [attributes(node, content=True)])
+
+
+def test_content_changed_while_the_guest_gives_another_name(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (world.folder / "a").write_text("0123")
+    node = world.look_up(world.top, b"a")
+    (world.folder / "a").write_text("4567 and more")
+    meanwhile(
+        monkeypatch, "link", world,
+        Change(world.top.watch, Kind.MODIFIED, b"a"),
+        first=lambda: None,
+    )  # fmt: skip
+    world.ask(Op.LINK, world.top, struct.pack("<Q", node.number) + b"b\0")
+    told(world, [attributes(node, content=True)])
+
+
+def test_writes_of_the_guest_alone_are_no_news(world: World) -> None:
+    (world.folder / "a").write_text("0123")
+    node = world.look_up(world.top, b"a")
+    handle = _opened(world, node)
+    for number in range(3):
+        _write(world, node, handle, b"x", number)
+        world.operations.coherence.follow([Change(world.top.watch, Kind.MODIFIED, b"a")])
+    (world.folder / "b").write_text("the host")
+    world.operations.coherence.follow([Change(world.top.watch, Kind.CREATED, b"b")])
+    told(world, [attributes(world.top, content=True)])
+    assert not [body for _, body in world.told if body[:8] == node.number.to_bytes(8, "little")]
+
+
+# -- what is told late -----------------------------------------------------------------------------
+
+
+def _move(world: World, old: bytes, new: bytes, cookie: int) -> list[Change]:
+    watch = world.top.watch
+    return [Change(watch, Kind.MOVED_FROM, old, cookie), Change(watch, Kind.MOVED_TO, new, cookie)]
+
+
+def test_a_move_told_after_the_guest_gave_the_old_name_away(world: World) -> None:
+    (world.folder / "file").write_text("x")
+    (world.folder / "folder").mkdir()
+    world.look_up(world.top, b"file")
+    node = world.look_up(world.top, b"folder")
+    (world.folder / "file").rename(world.folder / "moved")
+    world.ask(Op.RENAME, world.top, struct.pack("<Q", world.top.number) + b"folder\0file\0")
+    world.operations.coherence.follow(
+        [*_move(world, b"file", b"moved", 1), *_move(world, b"folder", b"file", 2)]
+    )
+    top = world.top.number
+    told(
+        world,
+        [
+            (Notice.INVAL_ENTRY, protocol.inval_entry(top, b"moved")),
+            (Notice.REPEAT, protocol.repeat(1, top, b"moved", (0, b""), b"f")),
+        ],
+    )
+    assert world.top.names[b"file"] is node
+    assert len([body for code, body in world.told if code == Notice.REPEAT]) == 1
+
+
+def test_a_removal_told_after_the_guest_made_the_name_anew(world: World) -> None:
+    (world.folder / "a").write_text("x")
+    (world.folder / "b").write_text("y")
+    world.look_up(world.top, b"a")
+    node = world.look_up(world.top, b"b")
+    (world.folder / "a").unlink()
+    world.ask(Op.RENAME, world.top, struct.pack("<Q", world.top.number) + b"b\0a\0")
+    world.operations.coherence.follow([Change(world.top.watch, Kind.DELETED, b"a")])
+    assert world.top.names[b"a"] is node
+    assert world.look_up(world.top, b"a") is node, "still one file, with what the guest keeps of it"
+
+
+def test_a_name_that_is_still_to_be_repeated_is_not_trusted_when_the_guest_takes_it(world: World) -> None:
+    (world.folder / "a").write_text("x")
+    (world.folder / "b").write_text("y")
+    world.look_up(world.top, b"a")
+    world.look_up(world.top, b"b")
+    (world.folder / "a").rename(world.folder / "moved")
+    world.operations.coherence.follow(_move(world, b"a", b"moved", 1))
+    asked: list[tuple[int, bytes]] = []
+    world.operations.outbox.begin(lambda code, body: asked.append((code, body)))
+    world.until(lambda: Notice.REPEAT in [code for code, _ in asked])  # the guest is at it
+    asked.clear()
+    world.ask(Op.RENAME, world.top, struct.pack("<Q", world.top.number) + b"b\0a\0")
+    top = world.top.number
+    first = (Notice.INVAL_ENTRY, protocol.inval_entry(top, b"a", protocol.EXPIRE_ONLY))
+    world.until(lambda: first in asked)
+    asked.clear()
+    world.operations.outbox.repeat_ended(1, 0)
+    moved = (Notice.INVAL_ENTRY, protocol.inval_entry(top, b"moved", protocol.EXPIRE_ONLY))
+    world.until(lambda: {first, moved} <= set(asked))
+
+
+# -- answers that a notice overtakes ---------------------------------------------------------------
+
+
+class _Late:
+    """The host changes a name after it has been looked at for the guest, and before the guest is answered."""
+
+    def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch, change: Callable[[], Change]) -> None:
+        real = world.operations.answer
+
+        def answer(request: protocol.Request) -> object:
+            body = real(request)
+            world.operations.coherence.follow([change()])
+            return body
+
+        monkeypatch.setattr(world.operations, "answer", answer)
+        self._near, far = socket.socketpair()
+        self._near.settimeout(20)
+        self._server = Server(world.operations, threads=1)
+        self._server.serve(far)
+
+    def ask(self, op: Op, node: Node, body: bytes) -> bytes:
+        head = struct.pack("<2I2Q4I", 40 + len(body), op, 2, node.number, 0, 0, 0, 0)
+        self._near.sendall(head + body)
+        frame = self._near.recv(1 << 20)
+        while len(frame) < int.from_bytes(frame[:4], "little"):
+            frame += self._near.recv(1 << 20)
+        return frame[16:]
+
+    def close(self) -> None:
+        self._server.close()
+        self._near.close()
+
+
+@pytest.mark.parametrize("op", [Op.LOOKUP, Op.GETATTR, Op.READDIRPLUS])
+def test_an_answer_that_a_notice_has_overtaken_is_not_kept(
+    world: World, monkeypatch: pytest.MonkeyPatch, op: Op
+) -> None:
+    (world.folder / "a").write_text("x")
+
+    def change() -> Change:
+        (world.folder / "a").unlink(missing_ok=True)
+        return Change(world.top.watch, Kind.DELETED, b"a")
+
+    late = _Late(world, monkeypatch, change)
+    body = {
+        Op.LOOKUP: b"a\0",
+        Op.GETATTR: bytes(16),
+        Op.READDIRPLUS: struct.pack("<QQI20x", 0, 0, 4096),
+    }[op]
+    answer = late.ask(op, world.top, body)
+    late.close()
+    if op == Op.GETATTR:
+        assert protocol.ATTR_OUT.unpack_from(answer)[0] == 0
+        return
+    found, at = {}, 0
+    while at < len(answer):
+        entry = protocol.ENTRY_OUT.unpack_from(answer, at)
+        at += protocol.ENTRY_OUT.size + protocol.ATTR.size
+        size = protocol.DIRENT.unpack_from(answer, at)[2] if op == Op.READDIRPLUS else 0
+        at += protocol.DIRENT.size
+        found[answer[at : at + size]] = entry[2:4]
+        at += (size + 7) & ~7
+    assert set(found.values()) == {(0, 0)} and len(found) == (3 if op == Op.READDIRPLUS else 1)
