@@ -19,8 +19,9 @@ from proa_guest.kept_open import KeptOpen
 # The request that it goes with, folder, end of its listing or 0, count of names, length of attributes, and:
 PUSHED = struct.Struct("<3Q3I")
 # Nothing is in it but what the guest puts there; it is a file that was opened for reading, the second number
-# is its handle, which may be kept, and instead of attributes there is all of its content or nothing.
-NEW, CONTENT = 1, 2
+# is its handle, which may be kept, and instead of attributes there is all of its content or nothing; instead
+# of a folder's attributes there is how it reads from its beginning.
+NEW, CONTENT, LISTING = 1, 2, 3
 NAME = struct.Struct("<H")
 ANSWER = 128  # bytes: fuse_entry_out of linux/fuse.h
 NUMBER = struct.Struct("<Q")  # of a node, or a handle
@@ -28,7 +29,8 @@ BATCH = struct.Struct("<II")
 FORGOTTEN = struct.Struct("<QQ")
 RESENT = 1 << 63
 MOST = 16384  # names that are kept
-MOST_ATTRIBUTES = 1024
+MOST_ATTRIBUTES = 4096
+MOST_LISTINGS = 8 << 20  # bytes
 LONGEST = 255  # bytes of a name: there can be no longer one, which is another error
 MOST_NEW = 256  # new folders that are told apart
 MOST_BYTES = 8 << 20  # of files' contents
@@ -51,7 +53,8 @@ _CHANGES = frozenset((SETATTR, SETXATTR, REMOVEXATTR, *_WRITES, *_NAME_AT, *_REN
 _CHANGES_ANY = frozenset((UNLINK, LINK, *_RENAMES))
 _ANY = 0  # no file has that number
 READ_IN = struct.Struct("<QQI")
-RELEASE_IN = struct.Struct("<QI")
+RELEASE_IN = struct.Struct("<QII")
+ENDS_A_LOCK = 2  # flag of a RELEASE: there is one by flock(2)
 OPEN_OUT = struct.Struct("<QII")
 KEEP_CACHE = 2
 # Flags of an open that is not only to read, fcntl.h of Linux, x86 and ARM: to write, to truncate, direct.
@@ -72,13 +75,15 @@ class Anticipated:
         self._new: OrderedDict[int, set[bytes]] = OrderedDict()  # folders, and all that may be in them
         self._contents: OrderedDict[int, bytes] = OrderedDict()  # of files that were just opened
         self._bytes = 0  # of all of them
+        self._listings: OrderedDict[int, bytes] = OrderedDict()  # of folders, whole
+        self._listed_bytes = 0
         self._changing: dict[int, tuple[int, ...]] = {}  # requests under way, and what they change
         self._unused: list[int] = []
         self._answers: dict[int, Callable[[int, memoryview], bytes | None]] = {
             LOOKUP: self._looked_up,
             GETATTR: self._attributes_of,
             READDIR: self._listed,
-            READDIRPLUS: self._listed,
+            READDIRPLUS: self._listed_plus,
             OPEN: self._opened,
             READ: self._read,
             RELEASE: self._closed,
@@ -98,7 +103,7 @@ class Anticipated:
             if found is not None:
                 return reply(unique, found)
         if op == BATCH_FORGET:
-            if self._places or self._new or self.open:
+            if self._places or self._new or self._listings or self.open:
                 for number, _ in FORGOTTEN.iter_unpack(_whole(request[REQUEST.size + BATCH.size :])):
                     self._forget(number)
         else:
@@ -119,6 +124,7 @@ class Anticipated:
 
     def _forget(self, node: int) -> None:
         self._drop(node)
+        self._drop_folder(node)
         self._new.pop(node, None)
         self.open.drop(node)
 
@@ -135,6 +141,15 @@ class Anticipated:
             return b""
         return None
 
+    def _listed_plus(self, node: int, request: memoryview) -> bytes | None:
+        listing = self._listings.get(node)
+        if listing is not None:
+            _, offset, size = READ_IN.unpack_from(request, REQUEST.size)
+            if offset == 0 and len(listing) <= size:
+                self._drop_listing(node)
+                return listing
+        return self._listed(node, request)
+
     def _read(self, node: int, request: memoryview) -> bytes | None:
         content = self._contents.get(node)
         if content is None:
@@ -148,8 +163,8 @@ class Anticipated:
         return None if handle is None else OPEN_OUT.pack(handle, KEEP_CACHE, 0)
 
     def _closed(self, node: int, request: memoryview) -> bytes | None:
-        handle, _ = RELEASE_IN.unpack_from(request, REQUEST.size)
-        if not self.open.close(node, handle, self._clock()):
+        handle, _, flags = RELEASE_IN.unpack_from(request, REQUEST.size)
+        if flags & ENDS_A_LOCK or not self.open.close(node, handle, self._clock()):
             return None
         self._drop_content(node)
         return b""
@@ -238,6 +253,10 @@ class Anticipated:
                 self._keep_content(folder, body[PUSHED.size : start])
             self.open.may_keep(folder, end)
             return
+        if what == LISTING:
+            if not unsure:
+                self._keep_listing(folder, body[PUSHED.size : start])
+            return
         if length and not unsure and not any(_ANY in changed for changed in others):
             self._keep_attributes(folder, body[PUSHED.size : start], end)
         if what == NEW and not unsure:
@@ -251,6 +270,16 @@ class Anticipated:
             start += ANSWER + NAME.size + size
             self._keep_name(folder, name, answer, unsure=unsure)
         self._bound()
+
+    def _keep_listing(self, folder: int, listing: bytes) -> None:
+        self._drop_listing(folder)
+        self._listings[folder] = listing
+        self._listed_bytes += len(listing)
+        while self._listed_bytes > MOST_LISTINGS:
+            self._drop_listing(next(iter(self._listings)))
+
+    def _drop_listing(self, folder: int) -> None:
+        self._listed_bytes -= len(self._listings.pop(folder, b""))
 
     def _keep_attributes(self, folder: int, attributes: bytes, end: int) -> None:
         if len(self._attributes) >= MOST_ATTRIBUTES:
@@ -292,6 +321,8 @@ class Anticipated:
         self._attributes.clear()
         self._ends.clear()
         self._new.clear()
+        self._listings.clear()
+        self._listed_bytes = 0
         self._contents.clear()
         self._bytes = 0
         self.open.drop_all()
@@ -317,6 +348,7 @@ class Anticipated:
     def _drop_folder(self, folder: int) -> None:
         self._attributes.pop(folder, None)
         self._ends.pop(folder, None)
+        self._drop_listing(folder)
 
     def _drop_content(self, node: int) -> None:
         self._bytes -= len(self._contents.pop(node, b""))

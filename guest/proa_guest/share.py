@@ -35,6 +35,7 @@ from proa_guest.fuse import (
     own_request,
     reply,
 )
+from proa_guest.locked import Locked
 from proa_guest.repeat import Repeater
 
 TYPE_CHECKING = False
@@ -179,6 +180,7 @@ class Relay:
         self._there = threading.Condition(self._lock)
         self._kept = threading.Condition(self._lock)
         self._stream: socket.socket | None = None
+        self._locked = Locked()  # only the thread that reads the kernel's requests asks it
         self._anticipated = Anticipated()  # `_lock` is held until the kernel has got what it says
         self.ended = threading.Event()  # the mount is gone
         threading.Thread(target=self._from_kernel, name="from the kernel", daemon=True).start()
@@ -247,7 +249,10 @@ class Relay:
 
     def _answered_here(self, request: memoryview) -> bool:
         """Answer what the host has told already, or could only refuse; False for what it is to decide."""
-        _, op, unique, *_ = REQUEST.unpack_from(request)
+        _, op, unique, node, *_ = REQUEST.unpack_from(request)
+        if self._locked.is_nothing(op, unique, node):
+            self._reply(reply(unique))
+            return True
         start = REQUEST.size + 8  # of an attribute's name
         refused = 0
         if op == GETXATTR and request[start : start + len(NEVER_THERE)] == NEVER_THERE:
@@ -255,8 +260,7 @@ class Relay:
         elif op == IOCTL:
             refused = ENOTTY  # asked for with each file that is opened, to see if it is a terminal
         if refused:
-            with contextlib.suppress(FileNotFoundError):
-                os.write(self._device, reply(unique, error=refused))
+            self._reply(reply(unique, error=refused))
             return True
         with self._lock:
             answer = self._anticipated.answer(request, self._repeater.pid)
@@ -269,6 +273,10 @@ class Relay:
             except FileNotFoundError:
                 self._anticipated.not_wanted(request, answer)
         return True
+
+    def _reply(self, answer: bytes) -> None:
+        with contextlib.suppress(FileNotFoundError):  # nobody waits for it any more
+            os.write(self._device, answer)
 
     def _let_go(self) -> None:
         """Have files closed that nobody has opened again."""
@@ -306,7 +314,7 @@ class Relay:
     def _replies(self, stream: socket.socket, view: memoryview, start: int, end: int) -> int:
         """Write the whole frames in `view[start:end]`; where the first one begins that is not whole."""
         while end - start >= HEAD.size:
-            length, _, unique = HEAD.unpack_from(view, start)
+            length, error, unique = HEAD.unpack_from(view, start)
             if not HEAD.size <= length <= MOST:
                 raise RelayError(f"a frame that says to have {length} bytes")
             if end - start < length:
@@ -314,6 +322,7 @@ class Relay:
             if unique == 0:
                 self._notice(stream, bytes(view[start : start + length]))
             else:
+                self._locked.replied(unique, error)
                 with self._lock:
                     self._anticipated.replied(unique)
                 # ENOENT: nobody waits for this answer any more.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import socket
 import threading
@@ -9,13 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from socketserver import StreamRequestHandler, ThreadingTCPServer
+from typing import IO
 
 import pytest
 
 from tests.support.certificates import make_authority
 from tests.support.clients import Docker
 from tests.support.debian_images import BuiltImage
-from tests.support.homes import Home
+from tests.support.homes import Home, wait_until
 from tests.support.registry import GATEWAY, Registry, serve
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(900)]
@@ -99,7 +101,7 @@ def _proxy(port: int) -> Iterator[_Proxy]:
 
 
 @pytest.mark.long
-def test_authority_proxy_and_a_larger_disk_with_one_restart(
+def test_authority_proxy_locks_and_a_larger_disk_with_one_restart(
     docker: Docker, home: Home, tmp_path: Path, test_images: tuple[BuiltImage, ...]
 ) -> None:
     """A registry by TLS with an authority of its own, reached through a proxy on the host."""
@@ -120,6 +122,7 @@ def test_authority_proxy_and_a_larger_disk_with_one_restart(
                 ("certificates", str(authority)),
                 ("proxy.https", f"http://me:canary@localhost:{proxy.server_address[1]}"),
                 ("disk", "24GiB"),
+                ("shares.locks", "host"),
             ):
                 assert "proa restart" in home.ok("config", "set", *words)
             home.ok("restart")
@@ -128,10 +131,37 @@ def test_authority_proxy_and_a_larger_disk_with_one_restart(
             assert _disk_size(home) - size > 3 << 30
             logs = home.last_words(10_000) + home.ok("logs", "--source", "engine", "-n", "2000")
             assert "canary" not in logs
+            _locks_count_on_both_sides(docker, home, tmp_path)
         finally:
+            home.ok("config", "unset", "shares.locks")
             home.ok("config", "unset", "proxy.https")
             home.ok("config", "unset", "certificates")
             home.ok("restart")
+
+
+def _locks_count_on_both_sides(docker: Docker, home: Home, folder: Path) -> None:
+    """Also while the machine sleeps, and who waits in a container gets what the host gives up."""
+    (folder / "file").write_text("x")
+    mount = ("-v", f"{folder}:/app", "inotify", "flock", "/app/file")
+    with (folder / "file").open("r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        docker("run", "-d", "--name", "locker", *mount, "sleep", "100000")
+        docker("exec", "locker", "flock", "-n", "/app/file", "true", status=1)
+        fcntl.flock(file, fcntl.LOCK_UN)
+        wait_until(lambda: not _is_free(file), 60, "the container has it now")
+        home.ok("suspend")
+        assert not _is_free(file)
+        docker("rm", "-f", "locker", timeout=120)
+        wait_until(lambda: _is_free(file), 60, "it is free again")
+
+
+def _is_free(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    fcntl.flock(file, fcntl.LOCK_UN)
+    return True
 
 
 def _disk_size(home: Home) -> int:

@@ -163,8 +163,8 @@ def recipes(certificates: Path) -> tuple[Recipe, ...]:
         Recipe(
             "library/inotify",
             "latest",
-            ("inotify-tools", "busybox-static"),
-            ("bin/busybox", "usr/bin/inotifywait"),
+            ("inotify-tools", "util-linux", "busybox-static"),
+            ("bin/busybox", "usr/bin/inotifywait", "usr/bin/flock"),
             {"Env": [_PATH], "Cmd": ["inotifywait"]},
             _base(),
         ),

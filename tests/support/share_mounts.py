@@ -47,6 +47,7 @@ class ShareMount:
         never: tuple[Path, ...] = (),
         server: tuple[str, ...] = ("-m", "proa.shares"),
         codes: tuple[int, ...] = (0,),
+        locks: str = "guest",
     ) -> None:
         """`codes` are exit statuses of a server after which the next is started."""
         self.folder = folder
@@ -57,6 +58,7 @@ class ShareMount:
         self._program = server
         self._codes = codes
         self.owner = "keep"
+        self.locks = locks
         self.place.mkdir()
         self._spawner = Spawner(_environ())
         self._server: Spawned | None = None
@@ -113,7 +115,7 @@ class ShareMount:
     def configure(self, *, fresh: bool = False) -> None:
         roots = [[str(path), writable] for path, writable in self.roots.items()]
         order: dict[str, Any] = {"op": "config", "roots": roots, "never": [str(path) for path in self.never]}
-        order |= {"owner": self.owner, "state": str(self.state)}
+        order |= {"owner": self.owner, "locks": self.locks, "state": str(self.state)}
         with self._lock:
             server = self._server
             order |= {"fresh": fresh, "left": list(self._left)}

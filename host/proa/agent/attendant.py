@@ -267,6 +267,7 @@ class Attendant:
 
     async def _down(self) -> None:
         self._proxy.forget()
+        self.shares.forget()
         forwarder, self._forwarder = self._forwarder, None
         watcher, self._watcher = self._watcher, None
         self._end_keepers()

@@ -35,8 +35,9 @@ class ShareRules:
             if os.path.isdir(path):  # noqa: PTH112
                 roots[path] = share.writable
                 never += policy.hidden_below(path)
-        owner = self._config().setting("shares.owner")
-        return Shared(tuple(roots.items()), tuple(dict.fromkeys(never)), owner)
+        config = self._config()
+        owner, locks = config.setting("shares.owner"), config.setting("shares.locks")
+        return Shared(tuple(roots.items()), tuple(dict.fromkeys(never)), owner, locks)
 
     def folders(self, known: Mapping[str, int]) -> tuple[SharedFolder, ...]:
         """The same for a person, with those that are not there, and how many files of each are `known`."""

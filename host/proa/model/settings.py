@@ -201,6 +201,12 @@ def _owner(value: Any) -> str:
     return str(value)
 
 
+def _locks(value: Any) -> str:
+    if value not in ("guest", "host"):
+        raise ValueError("it must be guest or host")
+    return str(value)
+
+
 _REGISTRY = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+)(:\d{1,5})?|[0-9a-fA-F:.]+/\d{1,3}")
 
 
@@ -260,6 +266,7 @@ PATHS = Kind("a list of files", _paths, _list_of(_path))
 HOSTS = Kind("a list of hosts", _words, _list_of(_text))
 SHARES = Kind("a list of folders", _words, _list_of(_share))
 OWNER = Kind("keep or user", _one, _owner)
+LOCKS = Kind("guest or host", _one, _locks)
 JSON = Kind("a value of daemon.json", _json_or_text, _plain)
 
 
@@ -298,6 +305,12 @@ SETTINGS = (
         "keep: containers see the owners and modes that they set, and on this computer the files are yours; "
         "user: containers see yours.",
         "user", Effect.LIVE,
+    ),
+    Setting(
+        "shares.locks", LOCKS, "guest",
+        "Whom a file's lock keeps away. guest: containers each other; host: also programs of this computer, "
+        "for a database that both open, and each lock takes the way to it.",
+        "host",
     ),
     Setting("image", TEXT, "", "A guest image's id; empty is the newest there is.", '""'),
     Setting(

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import json
 import logging
 import os
@@ -32,7 +33,6 @@ assert sys.platform != "win32"  # as proa.system.beneath
 
 from proa.shares import state
 from proa.shares.confined import Confined
-from proa.shares.handles import MOST_LEFT
 from proa.shares.journal import Journal
 from proa.shares.nodes import Root
 from proa.shares.operations import Operations
@@ -46,6 +46,10 @@ from proa.system.watching import open_watcher
 
 log = logging.getLogger("proa.shares")
 MOST_LINE = 1 << 20
+# Of a collection of garbage: what the guest knows is much, lives long and refers to itself, and to look
+# through it again and again took a tenth of the time of a first walk through a tree.
+COLLECTED = 100_000, 20, 20
+MOST_LEFT = 250  # descriptors that the next server gets; unix(7) passes no more than 253 at once
 _OPS = frozenset(Op)
 
 
@@ -84,7 +88,11 @@ class Process:
             self._control.shutdown(socket.SHUT_RD)
 
     def _leave(self) -> None:
-        left = self._operations.handles.nameless()
+        # Locks last: they can be locked again.
+        left = [*self._operations.handles.nameless(), *self._operations.locks.descriptors()]
+        if len(left) > MOST_LEFT:
+            log.warning("%d files that were removed while open, or locks, are lost", len(left) - MOST_LEFT)
+            del left[MOST_LEFT:]
         if left:
             message = {"event": "left", "handles": [number for number, _ in left]}
             with contextlib.suppress(OSError):  # there may be nobody any more to take it
@@ -111,6 +119,7 @@ class Process:
     def _configure(self, message: dict[str, Any], handles: list[int]) -> dict[str, Any]:
         allowed = _allowed(message)
         kept, keep = self._tree.owners.keep, message["owner"] == "keep"
+        self._operations.locks.wanted = message["locks"] == "host"
         if self._state is None:
             self._confine(allowed, Path(message["state"]).parent)
             self._tree.allow(allowed)
@@ -185,6 +194,7 @@ class Process:
 def main(argv: list[str]) -> int:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     os.umask(0)  # the guest's own is in its requests
+    gc.set_threshold(*COLLECTED)
     folders = _raise_limit() // 2
     with socket.socket(fileno=int(argv[1])) as control:
         Process(control, folders).run()

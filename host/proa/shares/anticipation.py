@@ -13,13 +13,14 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 assert sys.platform != "win32"  # as proa.system.beneath
 
 from proa.shares import protocol
 from proa.shares.handles import Body, Handles
-from proa.shares.nodes import Node
+from proa.shares.listings import whole
+from proa.shares.nodes import Node, Place
 from proa.shares.notices import Outbox
 from proa.shares.protocol import Attributes, Op, Refused, Request, names
 from proa.shares.tree import Tree
@@ -27,7 +28,9 @@ from proa.system import beneath
 from proa.system.beneath import Descriptor
 
 MOST = 256  # names told at once; the rest of a larger folder when one behind them is asked for
-MOST_WALKED, LONGEST_WALKED = 64, 0.003  # the same of a folder that was itself asked for, in a walk
+# The same where the guest walks from folder to folder: names in one of them, names and seconds in all.
+MOST_WALKED, LEAST_IN_WALK, MOST_IN_WALK, LONGEST_WALK = 64, 64, 1024, 0.01
+MOST_BESIDE = 4096  # names in a folder whose folders are still worth going through
 SMALL = 64 << 10  # bytes of a file that is sent as it is opened
 LONGEST = 0.02  # seconds that an answer may be held up by it: a disk may be slow
 _EVERYTHING = b"\xff" * (protocol.MAX_NAME + 1)  # behind every name
@@ -48,6 +51,24 @@ class Ahead:
     what: int = 0  # protocol.NEW, protocol.CONTENT
 
 
+@dataclass(slots=True)
+class _Walk:
+    """What is told of several folders at once."""
+
+    unique: int
+    room: int  # names beyond the first folder's
+    end: float
+    found: list[Ahead] = field(default_factory=list)
+
+    def is_over(self) -> bool:
+        return self.room <= 0 or time.monotonic() > self.end
+
+
+def _is_behind(node: Node | None) -> bool:
+    """Whether a walk has come past it."""
+    return node is not None and (not node.is_folder or bool(node.ahead or node.walked))
+
+
 class Anticipation:
     """Safe for several threads."""
 
@@ -55,14 +76,12 @@ class Anticipation:
         self,
         tree: Tree,
         outbox: Outbox,
-        entry: Callable[[Node, Attributes, Node, bytes], bytes],
         valid: Callable[[Node, Attributes], int],
         handles: Handles,
     ) -> None:
         self._tree = tree
         self._handles = handles
         self._outbox = outbox
-        self._entry = entry
         self._valid = valid
         changes = (Op.CREATE, Op.MKNOD, Op.SYMLINK, Op.LINK, Op.UNLINK, Op.RMDIR)
         self._works: dict[int, Callable[[Request, Body], Sequence[Ahead]]] = {
@@ -101,27 +120,77 @@ class Anticipation:
         if node is None:
             return ()
         if node.is_folder:
-            return self._walked_into(request, node) if folder.walked else ()
+            return self._walk(request.unique, (folder, name)) if folder.walked and not node.ahead else ()
+        if name <= folder.ahead:
+            return ()
+        told: Sequence[Ahead] = ()
+        for place in tuple(folder.places)[-1:]:
+            if place[0].walked and not folder.ahead:
+                told = self._walk(request.unique, place)
+            place[0].walked = place[0].walked or LEAST_IN_WALK
+        if name <= folder.ahead:
+            return told
         version = folder.version
         entries = self._files(folder, name)
-        if not entries:
-            return ()
-        for parent, _ in tuple(folder.places):
-            parent.walked = True
-        return (Ahead(request.unique, folder, version, entries=entries),)
+        return (*told, Ahead(request.unique, folder, version, entries=entries)) if entries else told
 
-    def _walked_into(self, request: Request, folder: Node) -> Sequence[Ahead]:
-        """Files were asked for in a folder beside this one: so they will be in this one."""
-        version = folder.version
-        if not folder.watch or folder.renaming or folder.ahead:
-            return ()
-        at = self._tree.folder(folder)
+    def _walk(self, unique: int, place: Place) -> Sequence[Ahead]:
+        """Files were asked for in a folder beside this one: so they will be in this one.
+
+        And where the guest goes through them in the order of paths, as git and most others do, in what
+        follows: each time twice as much. Who picks one here and there, as a program does its modules, is told
+        of that one only.
+        """
+        above, name = place
+        at = self._tree.folder(above)
         here = sorted(beneath.names_in(at))
+        start = bisect.bisect_left(here, name)
+        in_order = len(here) <= MOST_BESIDE and start > 0 and _is_behind(above.names.get(here[start - 1]))
+        above.walked = min(2 * above.walked, MOST_IN_WALK) if in_order else LEAST_IN_WALK
+        walk = _Walk(unique, above.walked if in_order else 0, time.monotonic() + LONGEST_WALK)
+        for higher, _ in tuple(above.places):
+            higher.walked = higher.walked or LEAST_IN_WALK  # this is not the first folder in it
+        version = above.version
+        entries: list[_Entry] = []
+        first = above.names.get(name)
+        if first is not None:
+            self._all_in(walk, first)
+        for other in here[start + 1 :]:
+            if walk.is_over():
+                break
+            node = above.names.get(other)
+            if node is None and (entry := self._one(above, at, other)) is not None:
+                entries.append(entry)
+                node = entry[0]
+            if node is not None and node.is_folder:
+                self._all_in(walk, node)
+        return (Ahead(unique, above, version, entries=tuple(entries)), *walk.found)
+
+    def _all_in(self, walk: _Walk, folder: Node) -> None:
+        """Tell all that is in a folder and how it reads, and what is below if there is room."""
+        if not folder.watch or folder.renaming or folder.ahead or self._tree.hides_any(folder):
+            return
+        version = folder.version
+        try:
+            at = self._tree.folder(folder)
+            here = sorted(beneath.names_in(at))
+            attributes = self._tree.attributes_of(folder)
+        except (OSError, Refused):
+            return  # whoever asks for it will be told
         if len(here) > MOST_WALKED:
-            return ()
-        entries, stopped = self._entries(folder, at, here, LONGEST_WALKED)
-        folder.ahead = stopped or _EVERYTHING
-        return (Ahead(request.unique, folder, version, entries=entries),) if entries else ()
+            return
+        folder.ahead, folder.walked = _EVERYTHING, max(folder.walked, LEAST_IN_WALK)
+        new = [entry for name in here if name not in folder.names and (entry := self._one(folder, at, name))]
+        listing, end = whole(self._tree, folder, here)
+        told = protocol.attr_out(attributes, self._valid(folder, attributes))
+        walk.found.append(Ahead(walk.unique, folder, version, told, end, tuple(new)))
+        walk.found.append(Ahead(walk.unique, folder, version, listing, what=protocol.LISTING))
+        walk.room -= 1 + len(new)
+        for node in [folder.names.get(name) for name in here]:
+            if walk.is_over():
+                return
+            if node is not None and node.is_folder:
+                self._all_in(walk, node)
 
     def _listed(self, request: Request, _: Body) -> Sequence[Ahead]:
         folder = self._folder(request)
@@ -185,7 +254,12 @@ class Anticipation:
     def _notice(self, ahead: Ahead) -> bytes:
         """Empty where it is out of date."""
         node = ahead.node
-        same = node.version is ahead.version and not node.renaming and not node.changing
+        same = (
+            node.version is ahead.version
+            and not node.renaming
+            and not node.changing
+            and self._tree.nodes.get(node.number) is node
+        )
         entries = []
         for file, name, entry in ahead.entries:
             # One that the guest has come to know meanwhile, it may have changed.
@@ -201,8 +275,6 @@ class Anticipation:
 
     def _files(self, folder: Node, name: bytes) -> tuple[_Entry, ...]:
         """The files around one that was asked for. No folders: to watch each costs more than it saves."""
-        if name <= folder.ahead:
-            return ()
         at = self._tree.folder(folder)
         here = sorted(beneath.names_in(at))
         most = _EVERYTHING
@@ -210,32 +282,36 @@ class Anticipation:
             start = bisect.bisect_right(here, name)
             here = here[start : start + MOST]
             most = here[-1] if here else b""
-        found, stopped = self._entries(folder, at, here, LONGEST)
+        found, stopped = self._entries(folder, at, here)
         folder.ahead = max(folder.ahead, stopped or most)
         return found
 
     def _entries(
-        self, folder: Node, at: Descriptor, here: Sequence[bytes], longest: float
+        self, folder: Node, at: Descriptor, here: Sequence[bytes]
     ) -> tuple[tuple[_Entry, ...], bytes]:
-        """Those of the files `here` that the guest does not know, and where `longest` seconds were over."""
+        """Those of the files `here` that the guest does not know, and where the time was over."""
         found: list[_Entry] = []
-        end = time.monotonic() + longest
+        end = time.monotonic() + LONGEST
         for name in here:
             if time.monotonic() > end:
                 return tuple(found), name
-            if name not in folder.names and not self._outbox.expects(folder, name):
-                entry = self._file(folder, at, name)
+            if name not in folder.names:
+                entry = self._one(folder, at, name, folders=False)
                 if entry is not None:
                     found.append(entry)
         return tuple(found), b""
 
-    def _file(self, folder: Node, at: Descriptor, name: bytes) -> _Entry | None:
+    def _one(self, folder: Node, at: Descriptor, name: bytes, *, folders: bool = True) -> _Entry | None:
         """One of which each change is told; the guest knows it from here on."""
         try:
+            if self._outbox.expects(folder, name) or self._tree.hides(folder, name):
+                return None
             found = beneath.status(at, name)
-            if stat.S_ISDIR(found.st_mode) or found.st_nlink != 1 or self._tree.hides(folder, name):
+            is_folder = stat.S_ISDIR(found.st_mode)
+            if not folders if is_folder else found.st_nlink != 1:
                 return None
             node, attributes = self._tree.take_in(folder, name, at, found)
         except (OSError, Refused):
             return None
-        return node, name, self._entry(node, attributes, folder, name)
+        valid = protocol.FOREVER if node.watch or not is_folder else 0
+        return node, name, protocol.entry_out(node.number, attributes, protocol.FOREVER, valid)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import struct
 import sys
@@ -18,11 +17,9 @@ from proa.shares.tree import Tree, identity
 from proa.system import beneath
 from proa.system.beneath import Descriptor
 
-log = logging.getLogger("proa.shares")
 Body = bytes | memoryview  # of a reply
 Way = bool | None  # how it is open: a file for writing or not; None for a folder
 MOST_HANDLES = 65536
-MOST_LEFT = 250  # files without a name that the next server gets; unix(7) passes no more than 253 at once
 
 
 class Handles:
@@ -40,9 +37,7 @@ class Handles:
         """The number for it. Raises Refused `EMFILE`, and `EACCES` where it is not shared any more."""
         if len(self.held) + len(self._closed) >= MOST_HANDLES:
             raise Refused("EMFILE")
-        with self._lock:
-            number = self.next_number
-            self.next_number += 1
+        number = self.new_number()
         self._put(number, handle)
         try:
             self._tree.still_shared(handle.node)  # now that follow_shares would find it
@@ -50,6 +45,12 @@ class Handles:
             self._drop(number)
             raise
         self._tree.note(Opened(number, handle.node.number, _way(handle)))
+        return number
+
+    def new_number(self) -> int:
+        with self._lock:
+            number = self.next_number
+            self.next_number += 1
         return number
 
     def _put(self, number: int, handle: Handle | Listing) -> None:
@@ -127,15 +128,12 @@ class Handles:
         return held + [(number, *closed) for number, closed in self._closed.items()]
 
     def nameless(self) -> list[tuple[int, Descriptor]]:
-        """Open files that cannot be opened again, for they have no name any more; at most MOST_LEFT."""
-        found = [
+        """Open files that cannot be opened again, for they have no name any more."""
+        return [
             (number, handle.file)
             for number, handle in tuple(self.held.items())
             if isinstance(handle, Handle) and not handle.node.places
         ]
-        if len(found) > MOST_LEFT:
-            log.warning("%d files that were removed while open are lost", len(found) - MOST_LEFT)
-        return found[:MOST_LEFT]
 
     def restore(
         self, kept: list[tuple[int, Node, Way]], next_number: int, left: Mapping[int, Descriptor]

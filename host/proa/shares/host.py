@@ -34,11 +34,12 @@ MOST_LEFT = 253  # descriptors that come at once: unix(7)
 
 @dataclass(frozen=True)
 class Shared:
-    """What the server is told: folders (path, writable), what is never shared, who owns files."""
+    """What the server is told: folders (path, writable), what is never shared, and what is set."""
 
     roots: tuple[tuple[str, bool], ...]
     never: tuple[str, ...]
     owner: str
+    locks: str
 
 
 class ShareHost:
@@ -54,11 +55,22 @@ class ShareHost:
         self._told: Shared | None = None
         self._left: dict[int, int] = {}  # descriptors of files that the server before had open
         self.mounted = asyncio.Event()  # the guest has a stream
+        self._keeps = True  # what the guest has open stays so when the server ends
         self.absent = False  # the guest knows no shares
 
     def begin(self, *, fresh: bool) -> None:
         """A session begins; `fresh` where its guest was just booted, and knows no file yet."""
-        self._fresh, self.absent = fresh, False
+        self._fresh, self.absent, self._keeps = fresh, False, True
+
+    def forget(self) -> None:
+        """The session ends, and no guest sleeps that would go on with what it had open, or locked."""
+        self._keeps = False
+        self._close_left()
+
+    def _close_left(self) -> None:
+        left, self._left = self._left, {}
+        for handle in left.values():
+            os.close(handle)
 
     async def keep(self, pool: LinkPool) -> None:
         """Until cancelled, or until the guest turns out to know no shares. Raises ProaError, OSError."""
@@ -72,6 +84,8 @@ class ShareHost:
                     self.mounted.clear()
                     process, self._process = self._process, None
                     self._left = await process.close()
+                    if not self._keeps:
+                        self._close_left()
                 if not self.absent:
                     log.info("%s: the share server has ended, starting another", self._name)
         finally:
@@ -112,6 +126,7 @@ class ShareHost:
             "roots": shared.roots,
             "never": shared.never,
             "owner": shared.owner,
+            "locks": shared.locks,
             "state": str(self._state),
             "fresh": fresh,
         }

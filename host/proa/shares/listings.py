@@ -23,6 +23,7 @@ from proa.system import beneath
 
 Entry = tuple[int, bytes]  # where the next one begins, and the name
 _FIRST = 3  # 1 and 2 are for . and ..
+_NOTHING = bytes(protocol.ENTRY_OUT.size + protocol.ATTR.size)  # an entry without a node
 _PLACES = (1 << 31) - 1  # what also programs of 32 bits can take
 
 
@@ -93,13 +94,12 @@ class Listings:
     def read_plus(self, request: Request) -> Body:
         folder, every, at, room = self._page(request)
         out = bytearray()
-        nothing = bytes(protocol.ENTRY_OUT.size + protocol.ATTR.size)
         for index in range(at, len(every)):
             place, name = every[index]
-            length = len(nothing) + protocol.DIRENT.size + (len(name) + 7 & ~7)
+            length = len(_NOTHING) + protocol.DIRENT.size + (len(name) + 7 & ~7)
             if len(out) + length > room:
                 break
-            entry, inode, mode = nothing, 1 << 62 | place, stat.S_IFDIR
+            entry, inode, mode = _NOTHING, 1 << 62 | place, stat.S_IFDIR
             known = folder.names.get(name) if folder.watch else None
             if known is not None:  # an answer without a node: the guest keeps what it has
                 inode, mode = self._tree.inode_of(known), known.identity[2] << 12
@@ -117,6 +117,21 @@ class Listings:
         else:
             _all_read(folder, every)
         return bytes(out)
+
+
+def whole(tree: Tree, folder: Node, here: list[bytes]) -> tuple[bytes, int]:
+    """How a folder reads that has these names, without nodes, and behind which place nothing is left."""
+    out = bytearray()
+    every = in_order(here)
+    for place, name in every:
+        known = folder.names.get(name)
+        inode, mode = 1 << 62 | place, 0
+        if known is not None:
+            inode, mode = tree.inode_of(known), known.identity[2] << 12
+        elif name in (b".", b".."):
+            mode = stat.S_IFDIR
+        out += _NOTHING + protocol.dirent(inode, place, name, mode)
+    return bytes(out), every[-1][0]
 
 
 def _all_read(folder: Node, every: list[Entry]) -> None:

@@ -75,7 +75,7 @@ class Node:
     news: object = None  # another object with each of these that the guest is told of
     has_content: object = None  # the version of a file whose content the guest was sent
     renaming: int = 0  # names in it that the guest is changing
-    walked: bool = False  # the guest goes from folder to folder in it, and asks for files in each
+    walked: int = 0  # the guest goes from folder to folder in it, and is told of so many names at once
     ahead: bytes = b""  # up to which name in it the guest was told without asking
     end: int = 0  # behind which place of its listing nothing is left; 0: not known
 

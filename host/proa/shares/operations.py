@@ -18,6 +18,7 @@ from proa.shares.coherence import Coherence
 from proa.shares.extended import Extended
 from proa.shares.handles import Body, Handles
 from proa.shares.listings import Listings
+from proa.shares.locks import Locks
 from proa.shares.nodes import Handle, Node, Place
 from proa.shares.notices import Outbox
 from proa.shares.owners import Owner, bits_on_host
@@ -53,7 +54,8 @@ class Operations:
         self.own = self.coherence.own
         self.repeats = Repeats(tree, self.outbox, self._entry)
         self.handles = Handles(tree)
-        self.anticipation = Anticipation(tree, self.outbox, self._entry, self._valid, self.handles)
+        self.locks = Locks(tree, self.handles, self.own)
+        self.anticipation = Anticipation(tree, self.outbox, self._valid, self.handles)
         self._attributes = Attributes(tree, self.handles, self.own, self._valid)
         listings = Listings(tree, self.handles, self._entry)
         extended = Extended(tree, self.own)
@@ -76,7 +78,11 @@ class Operations:
             Op.CREATE: self._create,
             Op.READ: self._read,
             Op.WRITE: self._write,
-            Op.RELEASE: self.handles.release,
+            Op.RELEASE: self._release,
+            Op.GETLK: self.locks.get,
+            Op.SETLK: self.locks.set,
+            Op.SETLKW: self.locks.set,
+            Op.FLUSH: self.locks.flush,
             Op.RELEASEDIR: self.handles.release,
             Op.FSYNC: self._fsync,
             Op.FSYNCDIR: self._fsyncdir,
@@ -92,7 +98,7 @@ class Operations:
             Op.FALLOCATE: self._fallocate,
             Op.LSEEK: self._lseek,
             Op.COPY_FILE_RANGE: self._copy_file_range,
-            Op.INTERRUPT: lambda request: None,
+            Op.INTERRUPT: self.locks.interrupt,
         }
 
     def answer(self, request: Request) -> Body | None:
@@ -368,6 +374,7 @@ class Operations:
         writes = flags & ACCESS_MODE != os.O_RDONLY
         if writes or flags & TRUNCATE:
             self.tree.writable(node)
+            self.own.opens(node)
         at = self.tree.locate(node)
         access = flags & ACCESS_MODE | (os.O_TRUNC if flags & TRUNCATE else 0)
         if not flags & TRUNCATE:
@@ -412,6 +419,10 @@ class Operations:
         return self._entry(node, attributes, parent, name) + protocol.OPEN_OUT.pack(
             number, protocol.FOPEN_KEEP_CACHE, 0
         )
+
+    def _release(self, request: Request) -> Body:
+        self.locks.released(request)
+        return self.handles.release(request)
 
     def _read(self, request: Request) -> Body:
         number, offset, size = fields("<QQI20x", request.body)

@@ -152,6 +152,12 @@ class OwnChanges:
             node.own = None
         return missed
 
+    def opens(self, node: Node) -> None:
+        """The guest may write to it from here on. If it does not, that it is closed is no change either."""
+        with self._lock:
+            if node.own is None:
+                node.own = node.sure
+
     def made(self, node: Node) -> None:
         """The guest has made it, and is just being told how it looks."""
         node.own = node.sure = node.told

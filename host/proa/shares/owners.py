@@ -66,7 +66,9 @@ class Owners:
             return None
         if stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode):
             try:
-                return decode(beneath.get_attribute(parent, name, KEY))
+                # To look at all is faster than to be told that there is none.
+                if KEY in beneath.list_attributes(parent, name):
+                    return decode(beneath.get_attribute(parent, name, KEY))
             except OSError as error:
                 if error.errno not in _MISSING:
                     raise

@@ -11,6 +11,7 @@ import errno
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 MAJOR, MINOR, LEAST_MINOR = 7, 40, 31
 MAX_WRITE = 1 << 20  # bytes of data in one request
@@ -25,7 +26,7 @@ INVAL_INODE_OUT = struct.Struct("<Qqq")
 INVAL_ENTRY_OUT = struct.Struct("<Q2I")
 REPEAT_OUT = struct.Struct("<3Q3H2x")
 ANTICIPATED_OUT = struct.Struct("<3Q3I")
-NEW, CONTENT = 1, 2  # what is anticipated of it
+NEW, CONTENT, LISTING = 1, 2, 3  # what is anticipated of it
 INIT_IN = struct.Struct("<4I")
 INIT_OUT = struct.Struct("<4I2H2I2H2I24x")
 ATTR = struct.Struct("<6Q10I")
@@ -36,6 +37,7 @@ OPEN_OUT = struct.Struct("<QIi")
 STATFS_OUT = struct.Struct("<5Q3I28x")
 DIRENT = struct.Struct("<2Q2I")
 
+_SECOND, _MOST = 1_000_000_000, (1 << 64) - 1  # in nanoseconds; and of 64 bits
 FOREVER = 10 * 365 * 24 * 3600  # seconds: until it is told otherwise
 # Linux' numbers of open(2)'s flags; the last one's on x86 and on ARM.
 ACCESS_MODE, EXCLUSIVE, TRUNCATE, APPEND, DIRECT = 3, 0o200, 0o1000, 0o2000, 0o40000 | 0o200000
@@ -74,6 +76,9 @@ class Op(enum.IntEnum):
     READDIR = 28
     RELEASEDIR = 29
     FSYNCDIR = 30
+    GETLK = 31
+    SETLK = 32
+    SETLKW = 33
     CREATE = 35
     INTERRUPT = 36
     DESTROY = 38
@@ -106,6 +111,8 @@ class Notice(enum.IntEnum):
 
 class InitFlag(enum.IntFlag):
     ASYNC_READ = 1 << 0
+    POSIX_LOCKS = 1 << 1
+    FLOCK_LOCKS = 1 << 10
     BIG_WRITES = 1 << 5
     AUTO_INVAL_DATA = 1 << 12
     DO_READDIRPLUS = 1 << 13
@@ -138,6 +145,9 @@ WANTED = (
     | InitFlag.INIT_EXT
     | InitFlag.HAS_RESEND
 )
+
+
+LOCKS = InitFlag.POSIX_LOCKS | InitFlag.FLOCK_LOCKS
 
 
 class SetAttr(enum.IntFlag):
@@ -258,14 +268,14 @@ class Init:
     reply: bytes
 
 
-def answer_init(body: memoryview) -> Init:
-    """Raises FrameError, and Refused for a kernel that is too old."""
+def answer_init(body: memoryview, *, locks: bool = False) -> Init:
+    """With `locks` the kernel asks for each. Raises FrameError, and Refused for a kernel that is too old."""
     major, minor, readahead, flags = INIT_IN.unpack_from(body) if len(body) >= INIT_IN.size else (0, 0, 0, 0)
     if major != MAJOR or minor < LEAST_MINOR:
         raise Refused("EOPNOTSUPP")
     if flags & InitFlag.INIT_EXT and len(body) >= INIT_IN.size + 4:
         flags |= int.from_bytes(body[INIT_IN.size : INIT_IN.size + 4], "little") << 32
-    agreed = InitFlag(flags & WANTED)
+    agreed = InitFlag(flags & (WANTED | LOCKS if locks else WANTED))
     answer = INIT_OUT.pack(
         MAJOR,
         min(minor, MINOR),
@@ -283,8 +293,7 @@ def answer_init(body: memoryview) -> Init:
     return Init(min(minor, MINOR), agreed, answer)
 
 
-@dataclass(frozen=True, slots=True)
-class Attributes:
+class Attributes(NamedTuple):
     """What a file shows. Times are in nanoseconds, `blocks` in units of 512 bytes."""
 
     inode: int
@@ -301,13 +310,13 @@ class Attributes:
     block_size: int
 
     def pack(self) -> bytes:
-        second = 1_000_000_000
+        inode, size, blocks, atime, mtime, ctime, mode, links, uid, gid, device, block_size = self
         # Times before 1970 are negative seconds in the field of an unsigned one.
-        whole = [time // second & 0xFFFFFFFFFFFFFFFF for time in (self.atime, self.mtime, self.ctime)]
         return ATTR.pack(
-            self.inode & 0xFFFFFFFFFFFFFFFF, self.size, self.blocks, *whole,
-            self.atime % second, self.mtime % second, self.ctime % second,
-            self.mode, self.links, self.uid, self.gid, self.device, self.block_size, 0,
+            inode & _MOST, size, blocks,
+            atime // _SECOND & _MOST, mtime // _SECOND & _MOST, ctime // _SECOND & _MOST,
+            atime % _SECOND, mtime % _SECOND, ctime % _SECOND,
+            mode, links, uid, gid, device, block_size, 0,
         )  # fmt: skip
 
 
@@ -381,7 +390,8 @@ def anticipated(
 
     The folder's `attr_out`, or nothing; behind which place of its listing nothing is left, or 0; names with
     their `entry_out`. In what is NEW nothing is but what the guest puts there; of a file that was opened for
-    reading, its CONTENT or nothing stands for `attributes`, and for `end` its handle, which may be kept.
+    reading, its CONTENT or nothing stands for `attributes`, and for `end` its handle, which may be kept; and
+    of a folder its LISTING as a READDIRPLUS would be answered.
     It goes with the reply to the request `unique`. The relay reads it: guest/proa_guest/anticipated.py.
     """
     parts = [ANTICIPATED_OUT.pack(unique, folder, end, len(entries), len(attributes), what), attributes]

@@ -92,6 +92,23 @@ class Unsettled(msgspec.Struct, frozen=True, array_like=True, tag="unsettled"):
     name: str
 
 
+class Agreed(msgspec.Struct, frozen=True, array_like=True, tag="agreed"):
+    """With the guest's kernel, as its mount was made."""
+
+    opens_no_folders: bool
+    asks_for_locks: bool
+
+
+class Locked(msgspec.Struct, frozen=True, array_like=True, tag="locked"):
+    """All that an owner has locked of a file, by now: start, end, kind and process of each range."""
+
+    node: int
+    owner: int
+    by_flock: bool
+    number: int  # of the descriptor, where it is left to the next server
+    held: list[tuple[int, int, int, int]]
+
+
 Record = (
     Began
     | Known
@@ -105,6 +122,8 @@ Record = (
     | Begun
     | Answered
     | Unsettled
+    | Agreed
+    | Locked
 )
 Note = Callable[[Record], None]
 

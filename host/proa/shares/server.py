@@ -23,7 +23,7 @@ from proa.shares.anticipation import Ahead
 from proa.shares.handles import Body
 from proa.shares.operations import Operations
 from proa.shares.protocol import FrameError, InitFlag, Op, Refused, Request
-from proa.shares.records import Answered, Begun, text
+from proa.shares.records import Agreed, Answered, Begun, text
 from proa.shares.tally import Tally
 from proa.shares.tree import OutOfReach
 
@@ -258,6 +258,7 @@ class Server:
         """
         self.close()
         channel = self._channel = Channel(stream, self._flush)
+        self._operations.locks.begin(lambda unique, number: channel.write(unique, number, b""))
         self._threads = [
             threading.Thread(target=self._work, args=(channel,), name=f"share {number}", daemon=True)
             for number in range(self._count)
@@ -276,6 +277,7 @@ class Server:
         """End the stream, and wait for what is under way."""
         channel, self._channel = self._channel, None
         self._operations.outbox.end()
+        self._operations.locks.end()
         if channel is not None:
             channel.close()
         for thread in self._threads:
@@ -365,8 +367,11 @@ class Server:
         try:
             if request.op == Op.INIT:
                 self.answers.clear()  # another mount, whose numbers begin anew
-                agreed = protocol.answer_init(request.body)
-                self._operations.tree.opens_no_folders = bool(agreed.flags & InitFlag.NO_OPENDIR_SUPPORT)
+                tree = self._operations.tree
+                agreed = protocol.answer_init(request.body, locks=self._operations.locks.wanted)
+                tree.opens_no_folders = bool(agreed.flags & InitFlag.NO_OPENDIR_SUPPORT)
+                tree.asks_for_locks = bool(agreed.flags & InitFlag.POSIX_LOCKS)
+                self._note(Agreed(tree.opens_no_folders, tree.asks_for_locks))
                 return 0, agreed.reply
             if self.answers.is_unsure(request.unique):
                 return 0, again.answer(self._operations, request)

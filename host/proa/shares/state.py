@@ -36,6 +36,7 @@ def present(operations: Operations, answers: Answers, *, ended: bool) -> Iterato
     """How things are; with `ended` nothing happens any more."""
     nodes, handles = operations.tree.nodes, operations.handles
     yield records.Began(FORMAT, ended, nodes.next_number, handles.next_number)
+    yield records.Agreed(operations.tree.opens_no_folders, operations.tree.asks_for_locks)
     everything = nodes.all()
     for node in everything:
         yield as_record(node, counted=ended)
@@ -44,6 +45,7 @@ def present(operations: Operations, answers: Answers, *, ended: bool) -> Iterato
             yield records.Placed(node.number, folder.number, text(name))
     for number, node, writable in handles.all():
         yield records.Opened(number, node.number, writable)
+    yield from operations.locks.records()
     for key, owner in operations.tree.owners.table():
         yield records.Owned(*key, owner.uid, owner.gid, owner.bits)
     for unique, error, body in answers.all():
@@ -57,7 +59,7 @@ def present(operations: Operations, answers: Answers, *, ended: bool) -> Iterato
 def load(path: Path, operations: Operations, answers: Answers, left: Mapping[int, Descriptor]) -> None:
     """Go on from what is written down; the journal that is begun then takes its place.
 
-    `left` are descriptors of files that have no name any more, by their handles' numbers.
+    `left` are descriptors of files that have no name any more, by their handles' numbers, and of locks.
     Raises StateError, OSError.
     """
     last, began, told = _read(path)
@@ -74,7 +76,14 @@ def load(path: Path, operations: Operations, answers: Answers, left: Mapping[int
         for number, opened in replayed.opened.items()
         if opened.node in nodes
     ]
-    operations.handles.restore(kept, max(began.next_handle, *replayed.opened, 0) + apart, left)
+    numbers = (*replayed.opened, *(record.number for record in replayed.locks.values()))
+    operations.handles.restore(kept, max(began.next_handle, *numbers, 0) + apart, left)
+    operations.locks.restore(replayed.locks, nodes, left)
+    tree = operations.tree
+    tree.opens_no_folders, tree.asks_for_locks = (
+        replayed.agreed.opens_no_folders,
+        replayed.agreed.asks_for_locks,
+    )
     for number, name in replayed.unsettled:
         if number in nodes and name:
             operations.outbox.entry(nodes[number], name)
@@ -119,6 +128,8 @@ class _Replay:
         self.owners: dict[tuple[int, int], Owner] = {}
         self.answers: list[tuple[int, int, bytes]] = []
         self.begun: set[int] = set()
+        self.locks: dict[tuple[int, int, bool], records.Locked] = {}
+        self.agreed = records.Agreed(opens_no_folders=False, asks_for_locks=False)
         self.unsettled: list[tuple[int, bytes]] = []
 
         self._takes: dict[type, Callable[[Any], object]] = {
@@ -132,6 +143,8 @@ class _Replay:
             records.Disowned: lambda record: self.owners.pop((record.device, record.inode), None),
             records.Begun: lambda record: self.begun.add(record.unique),
             records.Answered: self._answer,
+            records.Agreed: self._agree,
+            records.Locked: self._lock,
             records.Unsettled: lambda record: self.unsettled.append((record.folder, data(record.name))),
         }
 
@@ -139,6 +152,16 @@ class _Replay:
         take = self._takes.get(type(record))
         if take is not None:
             take(record)
+
+    def _agree(self, record: records.Agreed) -> None:
+        self.agreed = record
+
+    def _lock(self, record: records.Locked) -> None:
+        key = record.node, record.owner, record.by_flock
+        if record.held:
+            self.locks[key] = record
+        else:
+            self.locks.pop(key, None)
 
     def _open(self, record: records.Opened) -> None:
         self.opened[record.number] = record

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 assert sys.platform != "win32"  # as proa.system.beneath
 
@@ -60,8 +61,7 @@ class _Guarded:
     ways: frozenset[bytes] = frozenset()
 
 
-@dataclass(frozen=True)
-class Located:
+class Located(NamedTuple):
     """A file under one of its names, proved to be the node's."""
 
     parent: Descriptor
@@ -88,6 +88,7 @@ class Tree:
         self.nodes = Nodes(most_folders, self.watches.release, note)
         self.owners = Owners(keep=keep_owners, note=note)
         self.opens_no_folders = False  # the guest's kernel can do without
+        self.asks_for_locks = False  # it keeps none itself
         self.reach = reach or Reach()
         self._allowed = allowed
         self._guarded = _guard(allowed)
@@ -333,19 +334,10 @@ class Tree:
             if mode & 0o777 == bits_on_host(kept.bits, folder=stat.S_ISDIR(mode)) or stat.S_ISLNK(mode):
                 mode = stat.S_IFMT(mode) | kept.bits
         return Attributes(
-            inode=self._inode(found.st_dev, found.st_ino),
-            size=found.st_size,
-            blocks=found.st_blocks,
-            atime=found.st_atime_ns,
-            mtime=found.st_mtime_ns,
-            ctime=found.st_ctime_ns,
-            mode=mode,
-            links=found.st_nlink,
-            uid=uid,
-            gid=gid,
-            device=0,
-            block_size=found.st_blksize,
-        )
+            self._inode(found.st_dev, found.st_ino), found.st_size, found.st_blocks,
+            found.st_atime_ns, found.st_mtime_ns, found.st_ctime_ns,
+            mode, found.st_nlink, uid, gid, 0, found.st_blksize,
+        )  # fmt: skip
 
     def inode_of(self, node: Node) -> int:
         return self._inode(node.identity[0], node.identity[1])

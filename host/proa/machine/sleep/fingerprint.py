@@ -28,6 +28,8 @@ def fingerprint(
         "guest image": image,
         "protocol": str(wire.HIGHEST),
         "disk": str(config.disk),
+        # Agreed with the guest's kernel as it mounts. Not named where it is as ever, for images of before.
+        **({"locks": locks} if (locks := config.setting("shares.locks")) != "guest" else {}),
         "settings": hashlib.blake2b(settings, digest_size=16).hexdigest(),
         CERTIFICATES: hashlib.blake2b(certificates.encode(), digest_size=16).hexdigest(),
     }
