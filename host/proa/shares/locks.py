@@ -48,6 +48,7 @@ class _Owner:
     number: int  # of `file`, when another server gets it
     node: Node
     file: Descriptor
+    writable: bool
     held: tuple[Range, ...] = ()
 
 
@@ -108,8 +109,8 @@ class Locks:
         wanted = self._wanted(request)
         with self._ready:
             owner = self._owners.get(wanted.key)
-            file = owner.file if owner is not None else self._opened(wanted.node, wanted.handle)
-            found = file_locks.in_the_way(file, wanted.range)
+            owner = owner or self._new_owner(wanted)
+            found = file_locks.in_the_way(owner.file, wanted.range)
             if found is None:
                 return _LOCK_OUT.pack(0, 0, NONE, 0)
             return _LOCK_OUT.pack(found.start, found.end, found.kind, self._pid(wanted.key, found))
@@ -162,8 +163,11 @@ class Locks:
                 return True
             if len(self._owners) >= MOST:
                 raise Refused("ENOLCK")
-            file = self._opened(wanted.node, wanted.handle)
-            owner = _Owner(self._handles.new_number(), wanted.node, file)
+            owner = self._new_owner(wanted)
+        elif wanted.range.kind == file_locks.WRITE and not owner.writable and not wanted.key[2]:
+            # The file that it had is closed with that: its own locks would be in the way.
+            owner = self._owners[wanted.key] = self._that_writes(owner, wanted)
+            self._tree.note(_as_record(wanted.key, owner))
         if not _locks(owner, wanted.range, by_flock=wanted.key[2]):
             return False
         self._hold(wanted.key, owner, wanted.range)
@@ -186,13 +190,22 @@ class Locks:
             if owner is not None:
                 self._hold(key, owner, _ALL)  # its descriptor is closed with it
 
-    def _opened(self, node: Node, handle: int) -> Descriptor:
-        """The file once more, for only so it has locks of its own. Raises OSError, Refused."""
-        held = self._handles.file(handle)
-        if held.node is not node:
+    def _new_owner(self, wanted: _Wanted) -> _Owner:
+        """With the file opened once more, for only so it has locks of its own. Raises OSError, Refused."""
+        handle = self._handles.file(wanted.handle)
+        if handle.node is not wanted.node:
             raise Refused("EBADF")
-        self._own.opens(node)
-        return self._open(node, writable=held.writable)
+        self._own.opens(wanted.node)
+        file = self._open(wanted.node, writable=handle.writable)
+        return _Owner(self._handles.new_number(), wanted.node, file, handle.writable)
+
+    def _that_writes(self, owner: _Owner, wanted: _Wanted) -> _Owner:
+        """The same owner with the file open for writing: what it has locked for reading, two can hold."""
+        found = self._new_owner(wanted)
+        found.held = owner.held
+        for part in owner.held:
+            file_locks.lock(found.file, part)
+        return found
 
     def _open(self, node: Node, *, writable: bool) -> Descriptor:
         at = self._tree.locate(node)
@@ -259,15 +272,17 @@ class Locks:
                 continue
             held = tuple(Range(*part) for part in record.held)
             file = left.get(record.number)
+            writes = any(part.kind == file_locks.WRITE for part in held)
             if file is not None:
-                self._owners[key] = _Owner(record.number, node, file, held)
+                self._owners[key] = _Owner(record.number, node, file, writes, held)
             else:
-                self._lock_again(key, node, record.number, held)
+                self._lock_again(key, node, record.number, held, writable=writes)
 
-    def _lock_again(self, key: Key, node: Node, number: int, held: tuple[Range, ...]) -> None:
+    def _lock_again(
+        self, key: Key, node: Node, number: int, held: tuple[Range, ...], *, writable: bool
+    ) -> None:
         try:
-            file = self._open(node, writable=any(part.kind == file_locks.WRITE for part in held))
-            owner = _Owner(number, node, file)
+            owner = _Owner(number, node, self._open(node, writable=writable), writable)
             got = [part for part in held if _locks(owner, part, by_flock=key[2])]
         except (OSError, Refused) as error:
             log.warning("a lock of the guest's is lost: %s", error)

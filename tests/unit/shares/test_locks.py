@@ -123,6 +123,21 @@ def test_processes_of_the_guest_keep_each_other_away(mount: ShareMount, file: Pa
     assert run.stdout.split() == [str(fcntl.F_WRLCK), "0", "2", "5", str(os.getpid())]
 
 
+def test_a_process_that_read_first_may_lock_for_writing(mount: ShareMount, file: Path) -> None:
+    guest = mount.path(file)
+    with guest.open("r") as reader, guest.open("r+") as writer:
+        fcntl.lockf(reader, fcntl.LOCK_SH)
+        assert not is_free(file, "lockf")
+        fcntl.lockf(writer, fcntl.LOCK_EX, 4, 2)
+        with file.open("r+") as other:
+            fcntl.lockf(other, fcntl.LOCK_SH | fcntl.LOCK_NB, 2, 0)
+            with pytest.raises(BlockingIOError):
+                fcntl.lockf(other, fcntl.LOCK_SH | fcntl.LOCK_NB, 1, 3)
+            with pytest.raises(BlockingIOError):
+                fcntl.lockf(other, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 8)
+    assert soon(lambda: is_free(file, "lockf"))
+
+
 def test_a_lock_of_the_hosts_is_told_without_its_process(mount: ShareMount, file: Path) -> None:
     with file.open("r+") as holder, mount.path(file).open("r+") as asker:
         fcntl.lockf(holder, fcntl.LOCK_EX, 3, 4)
