@@ -176,9 +176,19 @@ class Process:
         for torn in path.parent.glob(f".{path.name}.*"):  # of one that was killed while it wrote
             with contextlib.suppress(OSError):  # on a disk that is read-only by now
                 torn.unlink()
-        if not fresh:
+        if fresh:
+            self._keep_owners(path)
+        else:
             self._go_on(path, left)
         self._journal.begin(path, lambda: state.present(self._operations, self._server.answers, ended=False))
+
+    def _keep_owners(self, path: Path) -> None:
+        try:
+            state.load_owners(path, self._operations)
+        except FileNotFoundError:
+            pass  # the first boot
+        except (OSError, state.StateError) as error:
+            log.error("owners that files cannot hold themselves are lost: %s", error)
 
     def _go_on(self, path: Path, left: Mapping[int, Descriptor]) -> None:
         try:

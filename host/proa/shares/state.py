@@ -97,6 +97,20 @@ def load(path: Path, operations: Operations, answers: Answers, left: Mapping[int
     answers.restore(replayed.answers, replayed.begun)
 
 
+def load_owners(path: Path, operations: Operations) -> None:
+    """Of files that cannot hold their owner themselves; a guest that was just booted knows nothing else.
+
+    Raises StateError, OSError.
+    """
+    _, _, told = _read(path)
+    replayed = _Replay(operations)
+    for record in told:
+        if isinstance(record, records.Owned | records.Disowned):
+            replayed.take(record)
+    for key, owner in replayed.owners.items():
+        operations.tree.owners.put(key, owner)
+
+
 def begin_anew(operations: Operations) -> None:
     """Go on where a server left nothing: no number of its may come to stand for another file."""
     operations.outbox.forget_all(operations.tree.nodes.top)

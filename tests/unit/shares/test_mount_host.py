@@ -41,6 +41,41 @@ def test_what_the_guest_sets_is_kept_beside_the_file(mount: ShareMount, host: Pa
     assert stat.S_IMODE((guest / "data/tool").stat().st_mode) == 0o4755
 
 
+@pytest.mark.parametrize("ends", ["well", "killed", "broken"])
+def test_what_no_file_can_hold_itself_outlives_a_cold_start(tmp_path: Path, ends: str) -> None:
+    """A link and a pipe have no attributes of their own (as no file has on some disks): a table has them."""
+    host = tmp_path / "root"
+    for folder in (host, tmp_path / "one", tmp_path / "two"):
+        folder.mkdir()
+    one, two = ShareMount(tmp_path / "one", {host: True}), ShareMount(tmp_path / "two", {host: True})
+    two.state = one.state
+    with one:
+        guest = one.path(host)
+        os.symlink("x", guest / "link")
+        os.mkfifo(guest / "pipe", 0o600)
+        os.symlink("x", guest / "gone")
+        for name in ("link", "pipe", "gone"):
+            os.chown(guest / name, 12, 34, follow_symlinks=False)
+        os.chmod(guest / "pipe", 0o4640)
+        os.unlink(guest / "gone")
+        (one.kill_server if ends == "killed" else one.stop_server)()
+    if ends == "broken":
+        one.state.write_text("not a state")
+    with two:
+        guest = two.path(host)
+        link, pipe = os.lstat(guest / "link"), os.lstat(guest / "pipe")
+        if ends == "broken":
+            assert link.st_uid == os.geteuid()
+            assert f"{one.state}: " in (two.folder / "server.log").read_text()
+        else:
+            assert (link.st_uid, link.st_gid) == (12, 34)
+            assert (pipe.st_uid, stat.S_IMODE(pipe.st_mode)) == (12, 0o4640)
+            two.stop_server()
+            two.start_server(fresh=False)
+            two.connect()
+            assert os.lstat(guest / "link").st_gid == 34
+
+
 def test_a_file_that_nobody_may_read_is_still_the_users(mount: ShareMount, host: Path) -> None:
     (mount.path(host) / "locked").write_text("x")
     os.chmod(mount.path(host) / "locked", 0)
