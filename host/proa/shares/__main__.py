@@ -119,7 +119,7 @@ class Process:
     def _configure(self, message: dict[str, Any], handles: list[int]) -> dict[str, Any]:
         allowed = _allowed(message)
         kept, keep = self._tree.owners.keep, message["owner"] == "keep"
-        self._operations.locks.wanted = message["locks"] == "host"
+        self._operations.locks.with_host = message["locks"] == "host"
         if self._state is None:
             self._confine(allowed, Path(message["state"]).parent)
             self._tree.allow(allowed)

@@ -45,10 +45,10 @@ class Ahead:
     unique: int
     node: Node
     version: object
-    attributes: bytes = b""  # or a file's content
+    attributes: bytes = b""  # or a file's content, or how a folder reads
     end: int = 0  # or a file's handle
     entries: tuple[_Entry, ...] = ()
-    what: int = 0  # protocol.NEW, protocol.CONTENT
+    what: int = 0  # protocol.NEW, protocol.CONTENT, protocol.LISTING
 
 
 @dataclass(slots=True)
@@ -274,7 +274,7 @@ class Anticipation:
         )
 
     def _files(self, folder: Node, name: bytes) -> tuple[_Entry, ...]:
-        """The files around one that was asked for. No folders: to watch each costs more than it saves."""
+        """The files around one that was asked for. No folders: who wants a file may go into none of them."""
         at = self._tree.folder(folder)
         here = sorted(beneath.names_in(at))
         most = _EVERYTHING

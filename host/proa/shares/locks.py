@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 assert sys.platform != "win32"  # as proa.system.beneath
 
@@ -39,8 +40,15 @@ _LOCK_IN, _LOCK_OUT = "<4Q3I4x", struct.Struct("<2Q2I")
 _IS_FLOCK, _RELEASES_FLOCK = 1, 2
 _ALL = Range(0, file_locks.TO_THE_END, NONE)
 
-Key = tuple[int, int, bool]  # a node, an owner there, and whether it is by flock(2)
 Answer = Callable[[int, int], None]  # a request and the error that it ends with, or 0; raises OSError
+
+
+class Key(NamedTuple):
+    """Whose locks: an owner's, as the guest's kernel calls it, on a node, of one of the two kinds."""
+
+    node: int
+    owner: int
+    by_flock: bool
 
 
 @dataclass(slots=True)
@@ -64,7 +72,7 @@ class Locks:
     """Safe for several threads."""
 
     def __init__(self, tree: Tree, handles: Handles, own: OwnChanges) -> None:
-        self.wanted = False  # the guest's kernel is to ask for each lock
+        self.with_host = False  # the guest's kernel is to ask for each lock
         self._tree = tree
         self._handles = handles
         self._own = own
@@ -120,14 +128,14 @@ class Locks:
         if not self._tree.asks_for_locks:
             raise Refused("ENOSYS")
         _, _, _, owner = fields("<Q2IQ", request.body)
-        self._drop((request.node, owner, False))
+        self._drop(Key(request.node, owner, by_flock=False))
         return b""
 
     def released(self, request: Request) -> None:
         """An open file has been closed by all who had it."""
         _, _, flags, owner = fields("<Q2IQ", request.body)
         if flags & _RELEASES_FLOCK:
-            self._drop((request.node, owner, True))
+            self._drop(Key(request.node, owner, by_flock=True))
 
     def interrupt(self, request: Request) -> None:
         """Somebody does not want to wait any more."""
@@ -141,13 +149,13 @@ class Locks:
         handle, owner, start, end, kind, pid, flags = fields(_LOCK_IN, request.body)
         if kind not in (file_locks.READ, file_locks.WRITE, NONE) or start > min(end, file_locks.TO_THE_END):
             raise Refused("EINVAL")
-        by_flock = bool(flags & _IS_FLOCK)
+        key = Key(request.node, owner, bool(flags & _IS_FLOCK))
         wanted = Range(start, min(end, file_locks.TO_THE_END), kind, pid)
-        return _Wanted((request.node, owner, by_flock), self._tree.node(request.node), handle, wanted)
+        return _Wanted(key, self._tree.node(request.node), handle, wanted)
 
     def _pid(self, key: Key, found: Range) -> int:
         for (node, _, by_flock), owner in self._owners.items():
-            if node == key[0] and by_flock == key[2]:
+            if (node, by_flock) == (key.node, key.by_flock):
                 for held in owner.held:
                     if held.start <= found.end and found.start <= held.end:
                         return held.pid
@@ -164,11 +172,11 @@ class Locks:
             if len(self._owners) >= MOST:
                 raise Refused("ENOLCK")
             owner = self._new_owner(wanted)
-        elif wanted.range.kind == file_locks.WRITE and not owner.writable and not wanted.key[2]:
+        elif wanted.range.kind == file_locks.WRITE and not owner.writable and not wanted.key.by_flock:
             # The file that it had is closed with that: its own locks would be in the way.
             owner = self._owners[wanted.key] = self._that_writes(owner, wanted)
             self._tree.note(_as_record(wanted.key, owner))
-        if not _locks(owner, wanted.range, by_flock=wanted.key[2]):
+        if not _locks(owner, wanted.range, by_flock=wanted.key.by_flock):
             return False
         self._hold(wanted.key, owner, wanted.range)
         return True
@@ -283,7 +291,7 @@ class Locks:
     ) -> None:
         try:
             owner = _Owner(number, node, self._open(node, writable=writable), writable)
-            got = [part for part in held if _locks(owner, part, by_flock=key[2])]
+            got = [part for part in held if _locks(owner, part, by_flock=key.by_flock)]
         except (OSError, Refused) as error:
             log.warning("a lock of the guest's is lost: %s", error)
             return

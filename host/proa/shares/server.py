@@ -368,7 +368,7 @@ class Server:
             if request.op == Op.INIT:
                 self.answers.clear()  # another mount, whose numbers begin anew
                 tree = self._operations.tree
-                agreed = protocol.answer_init(request.body, locks=self._operations.locks.wanted)
+                agreed = protocol.answer_init(request.body, locks=self._operations.locks.with_host)
                 tree.opens_no_folders = bool(agreed.flags & InitFlag.NO_OPENDIR_SUPPORT)
                 tree.asks_for_locks = bool(agreed.flags & InitFlag.POSIX_LOCKS)
                 self._note(Agreed(tree.opens_no_folders, tree.asks_for_locks))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 assert sys.platform != "win32"  # as proa.system.beneath
 
 from proa.shares import journal, records
+from proa.shares.locks import Key
 from proa.shares.nodes import Node, Place, Root, as_record
 from proa.shares.owners import Owner
 from proa.shares.records import Record, data, text
@@ -142,7 +143,7 @@ class _Replay:
         self.owners: dict[tuple[int, int], Owner] = {}
         self.answers: list[tuple[int, int, bytes]] = []
         self.begun: set[int] = set()
-        self.locks: dict[tuple[int, int, bool], records.Locked] = {}
+        self.locks: dict[Key, records.Locked] = {}
         self.agreed = records.Agreed(opens_no_folders=False, asks_for_locks=False)
         self.unsettled: list[tuple[int, bytes]] = []
 
@@ -171,7 +172,7 @@ class _Replay:
         self.agreed = record
 
     def _lock(self, record: records.Locked) -> None:
-        key = record.node, record.owner, record.by_flock
+        key = Key(record.node, record.owner, record.by_flock)
         if record.held:
             self.locks[key] = record
         else:
