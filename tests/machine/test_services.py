@@ -62,6 +62,7 @@ def test_redis_and_redis_cli(docker: Docker) -> None:
     docker("rm", "-f", "-v", "store")
 
 
+@pytest.mark.long
 def test_postgres_and_psql(docker: Docker) -> None:
     assert shutil.which("psql"), "psql is missing: apt-get install postgresql-client"
     port = free_port()

@@ -20,7 +20,7 @@ from tests.support.clients import Docker
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(480)]
 
 MIB = 1 << 20
-BIG = 200 * MIB
+BIG = 100 * MIB
 
 
 def test_attach_with_a_half_closed_stdin(docker: Docker) -> None:
@@ -94,7 +94,7 @@ def test_events_arrive_live(docker: Docker) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
-def test_load_and_save_200_mb(docker: Docker, tmp_path: Path) -> None:
+def test_load_and_save_100_mb(docker: Docker, tmp_path: Path) -> None:
     """In and out again with the same content: the engine hashes a layer when it loads it."""
     made, saved = tmp_path / "big.tar", tmp_path / "saved.tar"
     identity, expected = _big_image(made)
