@@ -62,6 +62,35 @@ NOT_READ = 0o3 | 0o1000 | 0o40000 | 0o200000
 TRUNCATES = 0o1000
 
 
+class _Bounded:
+    """What is kept of files or folders, by their numbers: the newest, so many bytes of it in all."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept: OrderedDict[int, bytes] = OrderedDict()
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, number: int) -> bytes | None:
+        return self._kept.get(number)
+
+    def keep(self, number: int, data: bytes) -> None:
+        self.drop(number)
+        self._kept[number] = data
+        self._bytes += len(data)
+        while self._bytes > self._most:
+            self.drop(next(iter(self._kept)))
+
+    def drop(self, number: int) -> None:
+        self._bytes -= len(self._kept.pop(number, b""))
+
+    def clear(self) -> None:
+        self._kept.clear()
+        self._bytes = 0
+
+
 class Anticipated:
     """Not safe for several threads: an answer must reach the kernel before anything later from the host."""
 
@@ -73,10 +102,8 @@ class Anticipated:
         self._attributes: dict[int, bytes] = {}  # of folders, and of files that were just opened
         self._ends: dict[int, int] = {}  # behind which place of a folder's listing nothing is left
         self._new: OrderedDict[int, set[bytes]] = OrderedDict()  # folders, and all that may be in them
-        self._contents: OrderedDict[int, bytes] = OrderedDict()  # of files that were just opened
-        self._bytes = 0  # of all of them
-        self._listings: OrderedDict[int, bytes] = OrderedDict()  # of folders, whole
-        self._listed_bytes = 0
+        self._contents = _Bounded(MOST_BYTES)  # of files that were just opened
+        self._listings = _Bounded(MOST_LISTINGS)  # of folders, whole
         self._changing: dict[int, tuple[int, ...]] = {}  # requests under way, and what they change
         self._unused: list[int] = []
         self._answers: dict[int, Callable[[int, memoryview], bytes | None]] = {
@@ -115,7 +142,7 @@ class Anticipated:
         if op == FORGET:
             self._forget(node)
         elif op == RELEASE:
-            self._drop_content(node)
+            self._contents.drop(node)
             self.open.drop(node)
         elif op != LOOKUP and node in self._places:
             self._drop(node)
@@ -146,7 +173,7 @@ class Anticipated:
         if listing is not None:
             _, offset, size = READ_IN.unpack_from(request, REQUEST.size)
             if offset == 0 and len(listing) <= size:
-                self._drop_listing(node)
+                self._listings.drop(node)
                 return listing
         return self._listed(node, request)
 
@@ -166,7 +193,7 @@ class Anticipated:
         handle, _, flags = RELEASE_IN.unpack_from(request, REQUEST.size)
         if flags & ENDS_A_LOCK or not self.open.close(node, handle, self._clock()):
             return None
-        self._drop_content(node)
+        self._contents.drop(node)
         return b""
 
     def _cannot_be(self, folder: int, name: bytes) -> bool:
@@ -212,7 +239,7 @@ class Anticipated:
         self._changing[unique & ~RESENT] = folders
         for folder in folders:
             self._drop_folder(folder)
-            self._drop_content(folder)
+            self._contents.drop(folder)
 
     def _may_have(self, folder: int, name: bytes) -> None:
         names = self._new.get(folder)
@@ -234,7 +261,7 @@ class Anticipated:
         [node] = NUMBER.unpack_from(notice, HEAD.size)
         self._new.pop(node, None)
         if code == INVAL_INODE:
-            self._drop_content(node)
+            self._contents.drop(node)
             self.open.drop(node)
             self._drop(node)
             self._drop_folder(node)
@@ -250,12 +277,12 @@ class Anticipated:
         unsure = any(folder in changed for changed in others)
         if what == CONTENT:
             if length and not unsure:
-                self._keep_content(folder, body[PUSHED.size : start])
+                self._contents.keep(folder, body[PUSHED.size : start])
             self.open.may_keep(folder, end)
             return
         if what == LISTING:
             if not unsure:
-                self._keep_listing(folder, body[PUSHED.size : start])
+                self._listings.keep(folder, body[PUSHED.size : start])
             return
         if length and not unsure and not any(_ANY in changed for changed in others):
             self._keep_attributes(folder, body[PUSHED.size : start], end)
@@ -270,16 +297,6 @@ class Anticipated:
             start += ANSWER + NAME.size + size
             self._keep_name(folder, name, answer, unsure=unsure)
         self._bound()
-
-    def _keep_listing(self, folder: int, listing: bytes) -> None:
-        self._drop_listing(folder)
-        self._listings[folder] = listing
-        self._listed_bytes += len(listing)
-        while self._listed_bytes > MOST_LISTINGS:
-            self._drop_listing(next(iter(self._listings)))
-
-    def _drop_listing(self, folder: int) -> None:
-        self._listed_bytes -= len(self._listings.pop(folder, b""))
 
     def _keep_attributes(self, folder: int, attributes: bytes, end: int) -> None:
         if len(self._attributes) >= MOST_ATTRIBUTES:
@@ -304,13 +321,6 @@ class Anticipated:
             for answer in tuple(next(iter(self._folders.values())).values()):
                 self._drop(*NUMBER.unpack_from(answer))
 
-    def _keep_content(self, node: int, content: bytes) -> None:
-        self._drop_content(node)
-        self._contents[node] = content
-        self._bytes += len(content)
-        while self._bytes > MOST_BYTES:
-            self._drop_content(next(iter(self._contents)))
-
     # -- what is not true any more ------------------------------------------------------------
 
     def clear(self) -> None:
@@ -322,9 +332,7 @@ class Anticipated:
         self._ends.clear()
         self._new.clear()
         self._listings.clear()
-        self._listed_bytes = 0
         self._contents.clear()
-        self._bytes = 0
         self.open.drop_all()
         self._changing.clear()
 
@@ -348,10 +356,7 @@ class Anticipated:
     def _drop_folder(self, folder: int) -> None:
         self._attributes.pop(folder, None)
         self._ends.pop(folder, None)
-        self._drop_listing(folder)
-
-    def _drop_content(self, node: int) -> None:
-        self._bytes -= len(self._contents.pop(node, b""))
+        self._listings.drop(folder)
 
     def _take_out(self, node: int) -> bool:
         """Whether its answer was there."""

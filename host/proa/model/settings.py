@@ -195,16 +195,13 @@ def _share(value: Any) -> str:
     return value if value == shares.USUAL else str(shares.Share.parse(_text(value)))
 
 
-def _owner(value: Any) -> str:
-    if value not in ("keep", "user"):
-        raise ValueError("it must be keep or user")
-    return str(value)
+def _either(one: str, other: str) -> Callable[[Any], str]:
+    def check(value: Any) -> str:
+        if value not in (one, other):
+            raise ValueError(f"it must be {one} or {other}")
+        return str(value)
 
-
-def _locks(value: Any) -> str:
-    if value not in ("guest", "host"):
-        raise ValueError("it must be guest or host")
-    return str(value)
+    return check
 
 
 _REGISTRY = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+)(:\d{1,5})?|[0-9a-fA-F:.]+/\d{1,3}")
@@ -265,8 +262,8 @@ REGISTRIES = Kind("a list of registries", _words, _list_of(_registry))
 PATHS = Kind("a list of files", _paths, _list_of(_path))
 HOSTS = Kind("a list of hosts", _words, _list_of(_text))
 SHARES = Kind("a list of folders", _words, _list_of(_share))
-OWNER = Kind("keep or user", _one, _owner)
-LOCKS = Kind("guest or host", _one, _locks)
+OWNER = Kind("keep or user", _one, _either("keep", "user"))
+LOCKS = Kind("guest or host", _one, _either("guest", "host"))
 JSON = Kind("a value of daemon.json", _json_or_text, _plain)
 
 
