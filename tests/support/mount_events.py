@@ -33,6 +33,12 @@ class Events:
             self.seen += self._watcher.read(0.1)
         return False
 
+    def forget(self) -> None:
+        """Begin anew: what was told until now is not to be taken for what comes."""
+        while self._watcher.read(0):
+            pass
+        self.seen.clear()
+
     def names(self) -> set[str]:
         """What anything has been told of by now."""
         self.seen += self._watcher.read(0)

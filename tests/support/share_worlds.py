@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from proa.shares import protocol
@@ -20,7 +20,9 @@ from proa.system.watching import Change, TooManyWatchesError
 class Scripted:
     """Takes `room` watches and tells of nothing by itself."""
 
-    def __init__(self, room: int = 100, *, elsewhere: bool = False) -> None:
+    def __init__(self, room: int = 100, *, elsewhere: bool = False, by_path: bool = False) -> None:
+        self.by_path = by_path
+        self.any_case = False
         self.room = room
         self.elsewhere = elsewhere
         self.last = 0
@@ -34,6 +36,12 @@ class Scripted:
 
     def unwatch(self, watch: int) -> None:
         self.room += 1
+
+    def follow(self, roots: Sequence[bytes]) -> None:
+        pass
+
+    def of_any_case(self, device: int) -> bool:
+        return self.any_case
 
     def tells_all(self, device: int) -> bool:
         return not self.elsewhere

@@ -25,7 +25,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ from proa.shares.tree import Allowed, Tree
 from proa.shares.watches import Watches
 from proa.system.beneath import Descriptor
 from proa.system.files import make_private_folder
-from proa.system.watching import open_watcher
+from proa.system.watching import Watcher, open_watcher
 
 log = logging.getLogger("proa.shares")
 MOST_LINE = 1 << 20
@@ -56,10 +56,10 @@ _OPS = frozenset(Op)
 class Process:
     """What the orders act on."""
 
-    def __init__(self, control: socket.socket, folders: int) -> None:
+    def __init__(self, control: socket.socket, folders: int, watcher: Watcher | None) -> None:
         self._control = control
         self._sending = threading.Lock()
-        self._watches = Watches(open_watcher())
+        self._watches = Watches(watcher)
         self._confined = Confined(self._give_way)
         self._journal = Journal()
         self._tree = Tree(
@@ -122,7 +122,7 @@ class Process:
         self._operations.locks.with_host = message["locks"] == "host"
         if self._state is None:
             self._confine(allowed, Path(message["state"]).parent)
-            self._tree.allow(allowed)
+            self._allow(allowed)
             self._tree.owners.keep = keep
             left = dict(zip(message.get("left", ()), map(Descriptor, handles), strict=True))
             handles.clear()
@@ -131,13 +131,22 @@ class Process:
             self._give_way()
             return {"ending": True}
         else:
-            self._tree.allow(allowed)
+            self._allow(allowed)
             self._tree.owners.keep = keep
             self._operations.handles.follow_shares()
             self._operations.coherence.shares_changed()
             if kept != keep:
                 self._operations.coherence.owners_changed()
         return {"done": True}
+
+    def _allow(self, allowed: Allowed) -> None:
+        if self._watches.watcher is not None:
+            try:
+                self._watches.watcher.follow([root.path for root in allowed.roots])
+            except OSError as error:
+                self._watches.problem = str(error.strerror)
+                log.warning("changes are not told, so each is asked for: %s", error.strerror)
+        self._tree.allow(allowed)
 
     def _status(self) -> dict[str, Any]:
         outbox, tally = self._operations.outbox, self._server.tally
@@ -201,13 +210,13 @@ class Process:
         state.begin_anew(self._operations)
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str], watching: Callable[[], Watcher | None] = open_watcher) -> int:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     os.umask(0)  # the guest's own is in its requests
     gc.set_threshold(*COLLECTED)
     folders = _raise_limit() // 2
     with socket.socket(fileno=int(argv[1])) as control:
-        Process(control, folders).run()
+        Process(control, folders, watching()).run()
     return 0
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Identity = tuple[int, int, int]  # device, inode, type: st_mode >> 12
 Place = tuple["Node", bytes]  # a folder, and a name in it
+MOST_WENT = 1024  # folders whose last names are kept; as many can move while a change of one is being told
 Stamp = tuple[int, int, int]  # size, time of change of content and of anything, in nanoseconds
 
 
@@ -133,7 +134,9 @@ class Nodes:
         self._by_number: dict[int, Node] = {ROOT: self.top}
         self._by_identity: dict[Identity, Node] = {}
         self._above: dict[bytes, Node] = {b"/": self.top}
+        self._tops: dict[bytes, Node] = {}  # of the shared folders themselves, by path
         self._folders: OrderedDict[int, Node] = OrderedDict()
+        self._went: OrderedDict[Place, Node] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._by_number)
@@ -159,6 +162,7 @@ class Nodes:
             # Not those without a name: the next file with their number may be another one.
             self._by_identity = {node.identity: node for node in nodes.values() if node.places or node.is_top}
             self._above = {node.above: node for node in self._by_number.values() if node.root is None}
+            self._tops = {node.root.path: node for node in nodes.values() if node.root and node.is_top}
             self._next = max(next_number, ROOT + 1)
 
     def get(self, number: int) -> Node | None:
@@ -167,6 +171,10 @@ class Nodes:
     def get_above(self, path: bytes) -> Node | None:
         """The node of a folder above all shares."""
         return self._above.get(path)
+
+    def top_of(self, path: bytes) -> Node | None:
+        """The node of a shared folder itself."""
+        return self._tops.get(path)
 
     def seen(self, identity: Identity, root: Root, place: Place | None) -> Node:
         """The node of a file that was just looked at under that name; the guest knows it once more."""
@@ -184,6 +192,8 @@ class Nodes:
                 self._put(node, place)
                 self._note(Placed(node.number, place[0].number, text(place[1])))
             node.lookups += 1
+            if place is None:
+                self._tops[root.path] = node
             if place is None and not node.is_top:
                 node.is_top = True
                 self._note(as_record(node))
@@ -247,6 +257,8 @@ class Nodes:
             del self._by_identity[node.identity]
         if node.root is None:
             self._above.pop(node.above, None)
+        elif self._tops.get(node.root.path) is node:
+            del self._tops[node.root.path]
         self._folders.pop(node.number, None)
         node.folder = None
         for parent, name in node.places:
@@ -269,8 +281,17 @@ class Nodes:
         with self._lock:
             self._leave(node, place)
 
+    def went(self, folder: Node, name: bytes) -> Node | None:
+        """The folder that was called so, and has been moved not long ago."""
+        return self._went.get((folder, name))
+
     def moved(self, node: Node, old: Place, new: Place) -> None:
         with self._lock:
+            if node.is_folder:
+                self._went[old] = node
+                self._went.move_to_end(old)
+                if len(self._went) > MOST_WENT:
+                    self._went.popitem(last=False)
             self._leave(node, old)
             self._put(node, new)
             self._note(Placed(node.number, new[0].number, text(new[1])))

@@ -152,8 +152,9 @@ class Operations:
         try:
             node, attributes = self.tree.look_up(parent, checked_name(name))
         except FileNotFoundError:
-            if not parent.watch or self.outbox.expects(parent, name):
-                raise
+            told = parent.watch and not self.tree.watches.of_any_case(parent)
+            if not told or self.outbox.expects(parent, name):
+                raise  # the guest asks each time
             return protocol.no_entry_out(protocol.FOREVER)
         return self._entry(node, attributes, parent, name)
 
@@ -194,6 +195,9 @@ class Operations:
     ) -> tuple[Node, protocol.Attributes]:
         """Give what was just made the owner that the guest's process has."""
         found = beneath.status(folder, name)
+        before = self.tree.nodes.known(identity(found))
+        if before is not None:  # of a file that has gone, which is yet to be told
+            self.tree.nodes.ended(before)
         above = self.tree.attributes_of(parent)
         gid, bits = request.gid, mode & 0o7777
         if above.mode & stat.S_ISGID:

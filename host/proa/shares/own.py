@@ -57,7 +57,6 @@ class OwnChanges:
     @contextmanager
     def names(self, *changes: tuple[Node, bytes, Kind]) -> Iterator[None]:
         """The guest changes these names in this block, unless it ends with an error."""
-        expected = [change for change in changes if self._watches.expect(*change)]
         places = {(folder.number, name): (folder, name) for folder, name, _ in changes}
         with self._lock:
             for key in places:
@@ -65,6 +64,8 @@ class OwnChanges:
             for folder, _, _ in changes:
                 folder.renaming += 1
                 folder.version = object()
+        # Only now: who looks at a name finds that the guest is at it, before that is counted off.
+        expected = [change for change in changes if self._watches.expect(*change)]
         names: list[Place] = []
         try:
             yield

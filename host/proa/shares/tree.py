@@ -118,6 +118,14 @@ class Tree:
             for root in self._guarded.roots
         )
 
+    def tops_of(self, path: bytes) -> Iterator[tuple[Node, list[bytes]]]:
+        """The shared folders that the guest knows and a path may lie in, with the names on the way there."""
+        for root in self._guarded.roots:
+            start = root.rstrip(b"/") + b"/"
+            top = self.nodes.top_of(root) if path.startswith(start) and path != start else None
+            if top is not None:
+                yield top, path[len(start) :].rstrip(b"/").split(b"/")
+
     # -- nodes to files -----------------------------------------------------------------------
 
     def node(self, number: int) -> Node:
@@ -243,6 +251,8 @@ class Tree:
             raise Refused("EACCES")
         root = guarded.nested.get((parent.identity, name)) if guarded.nested else None
         assert parent.root is not None
+        if stat.S_ISLNK(found.st_mode):
+            self._another_link(key, found)
         node = self.nodes.seen(key, root or parent.root, (parent, name))
         if not node.watch and self._wants_a_watch(found):
             self.watches.cover(node, folder, name)
@@ -252,6 +262,15 @@ class Tree:
                     self.watches.release(node)  # another one was put in its place this moment
                     raise Refused("ESTALE")
         return node, self.attributes(node, Located(folder, name, found))
+
+    def _another_link(self, key: Identity, found: os.stat_result) -> None:
+        """Where a link leads never changes, so the guest's kernel keeps it: one with other times is another.
+
+        It got the number of one that has gone, which is yet to be told.
+        """
+        known = self.nodes.known(key)
+        if known is not None and known.told is not None and known.told[:2] != stamp(found)[:2]:
+            self.nodes.ended(known)
 
     def _wants_a_watch(self, found: os.stat_result) -> bool:
         """A folder, and a file whose other names may be in folders that the guest does not know."""

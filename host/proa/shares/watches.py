@@ -72,6 +72,15 @@ class Watches:
                 for key in [key for key in self._echoes if key[0] == watch]:
                     del self._echoes[key]
 
+    @property
+    def by_path(self) -> bool:
+        """Whether it is only told where something may have changed, and how is to be looked at."""
+        return self.watcher is not None and self.watcher.by_path
+
+    def of_any_case(self, folder: Node) -> bool:
+        """Whether a name in it may be written in any case; the watcher tells of one of these."""
+        return self.watcher is not None and self.watcher.of_any_case(folder.identity[0])
+
     def node(self, watch: int) -> Node | None:
         return self._nodes.get(watch)
 
@@ -90,11 +99,17 @@ class Watches:
     # -- what the guest does itself -----------------------------------------------------------
 
     def expect(self, folder: Node, name: bytes, kind: Kind) -> bool:
-        """The guest is about to do this: whether the watcher will tell of it, which it does once."""
+        """The guest is about to do this: whether the watcher will tell of it.
+
+        It does once, or at least once where it tells by paths only.
+        """
         if not folder.watch:
             return False
         with self._lock:
-            self._echoes[folder.watch, name, kind] += 1
+            if self.by_path:
+                self._echoes[folder.watch, name, Kind.PATH] = 1
+            else:
+                self._echoes[folder.watch, name, kind] += 1
         return True
 
     def expects(self, folder: Node, name: bytes) -> bool:
@@ -105,8 +120,11 @@ class Watches:
         return (watch, name, Kind.CREATED) in self._echoes or (watch, name, Kind.MOVED_TO) in self._echoes
 
     def is_echo(self, folder: Node, name: bytes, kind: Kind) -> bool:
-        """Whether the guest did it, which is counted off; False where it was the host."""
-        key = folder.watch, name, kind
+        """Whether the guest did it, which is counted off; False where it was the host.
+
+        Of what is told by paths: whether the guest has done something there since this was asked last.
+        """
+        key = folder.watch, name, Kind.PATH if self.by_path else kind
         with self._lock:
             left = self._echoes.get(key, 0)
             if not left:

@@ -12,7 +12,7 @@ import select
 import struct
 import sys
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from proa.system.watching import CONTENT, NAMES, Change, Kind, TooManyWatchesError
@@ -37,6 +37,8 @@ _ALL = CONTENT | NAMES | Kind.SELF_DELETED | Kind.SELF_MOVED
 
 
 class Inotify:
+    by_path = False
+
     def __init__(self) -> None:
         self._library = ctypes.CDLL(None, use_errno=True)
         self._handle = self._library.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -57,6 +59,12 @@ class Inotify:
         if number < 0:
             raise _last_error("fs.inotify.max_user_watches")
         return number
+
+    def follow(self, roots: Sequence[bytes]) -> None:
+        """Each folder is watched by itself."""
+
+    def of_any_case(self, device: int) -> bool:
+        return False  # not told all of
 
     def tells_all(self, device: int) -> bool:
         if device not in self._elsewhere:

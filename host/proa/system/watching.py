@@ -1,14 +1,14 @@
 """Changes of the host's folders, told by the system: what is watched is a file or folder, not a path.
 
-Linux has inotify(7); a system without a way of its own is told apart by `open_watcher` giving None, and
-whoever asks then trusts nothing that was not just looked at.
+Linux has inotify(7), macOS FSEvents; a system without a way of its own is told apart by `open_watcher`
+giving None, and whoever asks then trusts nothing that was not just looked at.
 """
 
 from __future__ import annotations
 
 import enum
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,6 +25,7 @@ class Kind(enum.IntFlag):
     DELETED = 0x200
     SELF_DELETED = 0x400
     SELF_MOVED = 0x800
+    PATH = 0x1000  # `name` is a whole path, where something may have changed: what, is only a hint
     MOUNTED = 0x2000  # `name` is a whole path, where another file system is from now on
     OVERFLOW = 0x4000  # more happened than could be told: look at everything
     ENDED = 0x8000  # the watch is gone, for what was watched is
@@ -50,7 +51,22 @@ class TooManyWatchesError(OSError):
 
 
 class Watcher(Protocol):
-    """Safe for several threads, but for `read`, which belongs to one."""
+    """Safe for several threads, but for `read`, which belongs to one.
+
+    One tells of each change once, by the number of what is watched; another, `by_path`, only where something
+    may have changed, and of several changes at once.
+    """
+
+    by_path: bool
+
+    def follow(self, roots: Sequence[bytes]) -> None:
+        """What is watched lies in these folders from here on: whole paths, of what exists or may come.
+
+        Raises OSError; nothing is told then.
+        """
+
+    def of_any_case(self, device: int) -> bool:
+        """Whether names may be written in any case on a file system, and changes are told by one of these."""
 
     def watch(self, parent: int, name: bytes, *, folder: bool) -> int:
         """Watch what is called so in an open folder; the number that its changes have, above 0.
@@ -81,4 +97,8 @@ def open_watcher() -> Watcher | None:
         from proa.system.inotify import Inotify  # not to be had elsewhere
 
         return Inotify()
+    if sys.platform == "darwin":
+        from proa.system.fsevents import FolderEvents  # not to be had elsewhere
+
+        return FolderEvents()
     return None

@@ -32,6 +32,7 @@ def test_what_was_looked_at_is_not_asked_for_again(mount: ShareMount, host: Path
     (host / "sub").mkdir()
     for name in ("a", "b", "sub/c"):
         (host / name).write_text("x")
+    mount.settled()
 
     top = os.open(guest, os.O_RDONLY)  # the way there is looked up each time
 
