@@ -46,6 +46,7 @@ class Coherence:
         if self._thread is not None or self._watches.watcher is None:
             return
         if self._since:
+            self._way_changed(b"/")
             self._comparison.look_again(self._since, heard=False)
         self._since = time.time_ns()
         self._thread = threading.Thread(target=self._run, name="changes", daemon=True)
@@ -105,12 +106,12 @@ class Coherence:
             elif node.root is not None and node.is_top and gone:
                 self._not_there(node.root.path)
 
-    def _not_there(self, path: bytes) -> None:
-        """In a folder above all shares this name leads elsewhere by now, or nowhere."""
+    def _not_there(self, path: bytes, *, expire: bool = False) -> None:
+        """In a folder above all shares this name leads elsewhere by now, or nowhere; with `expire` it may."""
         above, name = os.path.split(path)
         parent = self._tree.nodes.get_above(above)
         if parent is not None:
-            self._outbox.entry(parent, name)
+            self._outbox.entry(parent, name, expire=expire)
 
     def follow(self, changes: list[Change]) -> None:
         """Decide on changes in the order in which they happened."""
@@ -124,7 +125,9 @@ class Coherence:
             node = self._watches.node(change.watch)
             if node is None or change.kind & Kind.MOUNTED:
                 continue
-            if not change.name:
+            if node.root is None:
+                self._above(node, change)
+            elif not change.name:
                 self._itself(node, change.kind)
             elif change.kind & CONTENT:
                 self._content(node, change.name, change.kind)
@@ -132,8 +135,28 @@ class Coherence:
                 self._name(node, change, sources.get(change.cookie), paired)
         self._mounted({change.name for change in changes if change.kind & Kind.MOUNTED})
 
+    def _above(self, node: Node, change: Change) -> None:
+        """Above all shares, where nothing counts but what leads to them."""
+        if change.kind & NAMES and change.name:
+            self._way_changed(node.above.rstrip(b"/") + b"/" + change.name)
+        elif not change.name and not change.kind & CONTENT:
+            self._way_changed(node.above)
+
+    def _way_changed(self, path: bytes) -> None:
+        """What is called so may be another folder by now, so the way is watched anew when it is next gone."""
+        roots = self._tree.roots_below(path)
+        if not roots:
+            return
+        start = path.rstrip(b"/") + b"/"
+        for node in self._watches.all():
+            if node.root is None and (node.above.rstrip(b"/") + b"/").startswith(start):
+                self._watches.release(node)
+        for root in roots:
+            self._not_there(root, expire=True)
+
     def _look_again(self) -> None:
         self._gone_again.clear()
+        self._way_changed(b"/")
         self._comparison.look_again(self._since)
 
     def _overflow(self) -> None:

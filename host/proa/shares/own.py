@@ -164,12 +164,16 @@ class OwnChanges:
         node.own = node.sure = node.told
 
     def is_own(self, node: Node, kind: Kind, found: Callable[[], os.stat_result]) -> bool:
-        """Whether it is as the guest left it; if the guest is at it just now, that is seen afterwards."""
+        """Whether it is as the guest left it; if the guest is at it just now, that is seen afterwards.
+
+        Also where it has gone since, for that is told as well.
+        """
         with self._lock:
             if node.changing:
                 node.missed |= kind
                 return True
-            return node.own is not None and node.own == _stamp(found)
+            now = _stamp(found)
+            return now is None or node.own == now
 
     def told(self, node: Node, found: os.stat_result, *, content: bool) -> None:
         """The guest is about to be told that it is to ask anew; it looked so before."""

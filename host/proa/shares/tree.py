@@ -281,6 +281,7 @@ class Tree:
         path = parent.above.rstrip(b"/") + b"/" + name
         root = self._guarded.roots.get(path)
         if root is not None:
+            self._watch_way(parent)
             folder = self._top(root)
             found = os.fstat(folder.number)
             if identity(found) in self._guarded.identities:
@@ -293,6 +294,29 @@ class Tree:
             raise Refused("ENOENT")
         node = self.nodes.seen_above(path)
         return node, self.attributes_above(node)
+
+    def _watch_way(self, node: Node) -> None:
+        """Be told when this folder above all shares is another, or what leads to it: it is watched then."""
+        if self.watches.by_path:
+            return  # that is told of shares only
+        way = node.above.split(b"/")[1:] if node.above != b"/" else []
+        for length in range(len(way) + 1):
+            path = b"/" + b"/".join(way[:length])
+            above = self.nodes.get_above(path)
+            if above is None:
+                return
+            if not above.watch:
+                try:
+                    self.watches.cover(above, beneath.open_root(path))
+                except OSError:
+                    return
+            if not above.watch:
+                return
+
+    def roots_below(self, path: bytes) -> list[bytes]:
+        """The shared folders that are there, or below."""
+        start = path.rstrip(b"/") + b"/"
+        return [root for root in self._guarded.roots if (root + b"/").startswith(start)]
 
     def names_above(self, node: Node) -> list[bytes]:
         """What lies in a folder above all shares: the ways that lead to them."""

@@ -45,7 +45,9 @@ class Watches:
             return
         folder = node.is_folder
         try:
-            if not self.watcher.tells_all(node.identity[0]):
+            if not self.watcher.tells_all(
+                os.fstat(parent.number).st_dev if node.root is None else node.identity[0]
+            ):
                 return
             watch = self.watcher.watch(parent.number, name, folder=folder)
         except TooManyWatchesError as error:

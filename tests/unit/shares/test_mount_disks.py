@@ -118,6 +118,29 @@ def _is_there(path: Path) -> bool:
         return False
 
 
+def test_another_folder_comes_to_be_on_the_way_to_a_share(tmp_path: Path) -> None:
+    """The way is not asked for each time: each folder on it is watched."""
+    (tmp_path / "m").mkdir()
+    root = tmp_path / "above/way/root"
+    root.mkdir(parents=True)
+    (root / "a").write_text("one")
+    with ShareMount(tmp_path / "m", {root: True}) as mount:
+        guest = mount.path(root)
+        assert (guest / "a").read_text() == "one"
+        mount.settled()
+        before = mount.asked()
+        assert (guest / "a").read_text() == "one"
+        assert mount.asked() == before, "nothing is asked for, not even on the way"
+        for number, moved in enumerate(("above", "above/way", "above/way/root", "above")):
+            (tmp_path / moved).rename(tmp_path / f"gone-{number}")
+            assert soon(lambda: not _is_there(guest / "a"))
+            root.mkdir(parents=True)
+            (root / "a").write_text(f"new {number}")
+            assert soon(lambda number=number: (guest / "a").read_text() == f"new {number}")
+            (root / "a").write_text(f"newer {number}")
+            assert soon(lambda number=number: (guest / "a").read_text() == f"newer {number}")
+
+
 def test_a_disk_that_is_unplugged(mount: ShareMount, host: Path) -> None:
     """The folder below it shows, and the disk when it is back."""
     (host / "stick").mkdir()
