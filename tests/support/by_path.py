@@ -62,7 +62,7 @@ class ByPath:
     def tells_all(self, device: int) -> bool:
         return self._inotify.tells_all(device)
 
-    def watch(self, parent: int, name: bytes, *, folder: bool) -> int:
+    def watch(self, parent: int, name: bytes, *, folder: bool, only_names: bool = False) -> int:
         if not folder:
             raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
         self._last += 1

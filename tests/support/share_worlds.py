@@ -27,7 +27,7 @@ class Scripted:
         self.elsewhere = elsewhere
         self.last = 0
 
-    def watch(self, parent: int, name: bytes, *, folder: bool) -> int:
+    def watch(self, parent: int, name: bytes, *, folder: bool, only_names: bool = False) -> int:
         if not self.room:
             raise TooManyWatchesError(errno.ENOSPC, "the limit is reached")
         self.room -= 1

@@ -122,12 +122,12 @@ class Coherence:
             if change.kind & Kind.OVERFLOW:
                 self._overflow()
                 continue
-            node = self._watches.node(change.watch)
+            above, node = self._watches.above(change.watch), self._watches.node(change.watch)
+            if above is not None:
+                self._above(above, change)
             if node is None or change.kind & Kind.MOUNTED:
                 continue
-            if node.root is None:
-                self._above(node, change)
-            elif not change.name:
+            if not change.name:
                 self._itself(node, change.kind)
             elif change.kind & CONTENT:
                 self._content(node, change.name, change.kind)
@@ -148,8 +148,8 @@ class Coherence:
         if not roots:
             return
         start = path.rstrip(b"/") + b"/"
-        for node in self._watches.all():
-            if node.root is None and (node.above.rstrip(b"/") + b"/").startswith(start):
+        for node in self._watches.all_above():
+            if (node.above.rstrip(b"/") + b"/").startswith(start):
                 self._watches.release(node)
         for root in roots:
             self._not_there(root, expire=True)

@@ -29,6 +29,7 @@ class Watches:
         self.heard = False  # the guest can be told of changes
         self.problem = ""
         self._nodes: dict[int, Node] = {}
+        self._above: dict[int, Node] = {}  # above all shares; one may be the folder of a node as well
         self._lock = threading.Lock()
         self._echoes: Counter[tuple[int, bytes, Kind]] = Counter()
         self._full = False
@@ -49,7 +50,7 @@ class Watches:
                 os.fstat(parent.number).st_dev if node.root is None else node.identity[0]
             ):
                 return
-            watch = self.watcher.watch(parent.number, name, folder=folder)
+            watch = self.watcher.watch(parent.number, name, folder=folder, only_names=node.root is None)
         except TooManyWatchesError as error:
             self._full, self.problem = True, str(error.strerror)
             log.warning("changes of some folders are not told, so each is asked for: %s", error.strerror)
@@ -58,16 +59,17 @@ class Watches:
             log.debug("not watched: %s", error)
             return
         with self._lock:
-            self._nodes[watch] = node
+            self._map(node)[watch] = node
             node.watch = watch
 
     def release(self, node: Node) -> None:
         """The guest has forgotten it, or it is not there any more."""
         with self._lock:
             watch, node.watch = node.watch, 0
-            if not watch or self._nodes.pop(watch, None) is None or self.watcher is None:
+            if not watch or self._map(node).pop(watch, None) is None or self.watcher is None:
                 return
-            self.watcher.unwatch(watch)
+            if watch not in self._nodes and watch not in self._above:
+                self.watcher.unwatch(watch)
             if self._full:
                 self._full, self.problem = False, ""
             if self._echoes:
@@ -83,12 +85,19 @@ class Watches:
         """Whether a name in it may be written in any case; the watcher tells of one of these."""
         return self.watcher is not None and self.watcher.of_any_case(folder.identity[0])
 
+    def _map(self, node: Node) -> dict[int, Node]:
+        return self._nodes if node.root is not None else self._above
+
     def node(self, watch: int) -> Node | None:
         return self._nodes.get(watch)
 
-    def all(self) -> list[Node]:
+    def above(self, watch: int) -> Node | None:
+        """The folder above all shares that is watched so."""
+        return self._above.get(watch)
+
+    def all_above(self) -> list[Node]:
         with self._lock:
-            return list(self._nodes.values())
+            return list(self._above.values())
 
     def trusted(self, node: Node, links: int) -> bool:
         """Whether each change of the node is told; of a file with several names only if watched itself."""

@@ -79,7 +79,7 @@ class FolderEvents:
         there = [Path(os.fsdecode(path)) for path in self._roots]
         self._disks = {path.stat().st_dev: _Disk(path) for path in there if path.exists()}
 
-    def watch(self, parent: int, name: bytes, *, folder: bool) -> int:
+    def watch(self, parent: int, name: bytes, *, folder: bool, only_names: bool = False) -> int:
         if not folder:  # whoever writes to it by another of its names is told of by that
             raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
         return next(self._numbers)

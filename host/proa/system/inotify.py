@@ -22,7 +22,8 @@ assert sys.platform == "linux"
 _EVENT = struct.Struct("iIII")  # linux/inotify.h, struct inotify_event: watch, mask, cookie, length of name
 _ROOM = 256 << 10  # bytes of one read: some thousand events
 # linux/inotify.h: what may be asked for besides kinds of changes.
-_ONLY_FOLDERS, _NO_LINK, _NOT_UNLINKED = 0x01000000, 0x02000000, 0x04000000
+_ONLY_FOLDERS, _NO_LINK, _NOT_UNLINKED, _BESIDES = 0x01000000, 0x02000000, 0x04000000, 0x20000000
+_MORE = _NO_LINK | _NOT_UNLINKED | _BESIDES
 # File systems whose changes are made on other computers, too; and any in user space, for who knows.
 _ELSEWHERE = frozenset(
     (
@@ -33,7 +34,8 @@ _ELSEWHERE = frozenset(
 # Where `A` and `a` are one file, and its changes are told of one of the two only.
 _OF_ANY_CASE = frozenset(("exfat", "hfs", "hfsplus", "msdos", "vfat"))
 _MOUNTS = "/proc/self/mountinfo"  # proc(5); poll(2) tells of each change
-_ALL = CONTENT | NAMES | Kind.SELF_DELETED | Kind.SELF_MOVED
+_ONLY_NAMES = NAMES | Kind.SELF_DELETED | Kind.SELF_MOVED
+_ALL = _ONLY_NAMES | CONTENT
 
 
 class Inotify:
@@ -51,10 +53,10 @@ class Inotify:
         self._poll.register(self._mounts, select.POLLPRI)
         self._mounted = mount_points(self._table())
 
-    def watch(self, parent: int, name: bytes, *, folder: bool) -> int:
+    def watch(self, parent: int, name: bytes, *, folder: bool, only_names: bool = False) -> int:
         # By the descriptor: a path could lead elsewhere by now.
         path = b"/proc/self/fd/%d/%s" % (parent, name)
-        wanted = _ALL | _NO_LINK | _NOT_UNLINKED | (_ONLY_FOLDERS if folder else 0)
+        wanted = (_ONLY_NAMES if only_names else _ALL) | _MORE | (_ONLY_FOLDERS if folder else 0)
         number: int = self._library.inotify_add_watch(self._handle, path, ctypes.c_uint32(wanted))
         if number < 0:
             raise _last_error("fs.inotify.max_user_watches")

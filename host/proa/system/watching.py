@@ -68,8 +68,11 @@ class Watcher(Protocol):
     def of_any_case(self, device: int) -> bool:
         """Whether names may be written in any case on a file system, and changes are told by one of these."""
 
-    def watch(self, parent: int, name: bytes, *, folder: bool) -> int:
+    def watch(self, parent: int, name: bytes, *, folder: bool, only_names: bool = False) -> int:
         """Watch what is called so in an open folder; the number that its changes have, above 0.
+
+        What is watched already keeps its number, and tells of what is asked for by either. `only_names`: of
+        a folder, what comes and goes in it, and where it goes itself.
 
         Raises OSError, and TooManyWatchesError of it.
         """

@@ -141,6 +141,29 @@ def test_another_folder_comes_to_be_on_the_way_to_a_share(tmp_path: Path) -> Non
             assert soon(lambda number=number: (guest / "a").read_text() == f"newer {number}")
 
 
+def test_a_folder_that_leads_to_a_share_and_is_in_another(tmp_path: Path) -> None:
+    """Mounted there, so the two are one to the system: either is told of what it wants to know."""
+    for name in ("m", "a/root", "other/a"):
+        (tmp_path / name).mkdir(parents=True)
+    run(("mount", "--bind", str(tmp_path / "a"), str(tmp_path / "other/a")), timeout=20).check()
+    try:
+        with ShareMount(tmp_path / "m", {tmp_path / "a/root": True, tmp_path / "other": True}) as mount:
+            guest, other = mount.path(tmp_path / "a/root"), mount.path(tmp_path / "other/a")
+            for first, second in ((guest, other), (other, guest)):
+                os.listdir(first)
+                os.listdir(second)
+                (tmp_path / "a/file").write_text("one")
+                assert soon(lambda: (other / "file").read_text() == "one")
+                (tmp_path / "a/file").write_text("two")
+                assert soon(lambda: (other / "file").read_text() == "two")
+                (tmp_path / "a/root").rename(tmp_path / "a/moved")
+                assert soon(lambda: not _is_there(guest) and (other / "moved").is_dir())
+                (tmp_path / "a/moved").rename(tmp_path / "a/root")
+                assert soon(lambda: _is_there(guest) and not (other / "moved").exists())
+    finally:
+        run(("umount", "-l", str(tmp_path / "other/a")), timeout=20)
+
+
 def test_a_disk_that_is_unplugged(mount: ShareMount, host: Path) -> None:
     """The folder below it shows, and the disk when it is back."""
     (host / "stick").mkdir()
