@@ -37,9 +37,10 @@ def mount(
 
 
 @pytest.fixture
-def host(disk: Path, request: pytest.FixtureRequest) -> Path:
+def host(disk: Path, mount: ShareMount, request: pytest.FixtureRequest) -> Path:
     folder = disk / request.node.name.replace("[", "-").rstrip("]")
     folder.mkdir()
+    mount.settled()  # while it is told that a folder was made, nobody can ask where he is in it
     return folder
 
 
