@@ -116,8 +116,11 @@ class Coherence:
     def follow(self, changes: list[Change]) -> None:
         """Decide on changes in the order in which they happened."""
         self._comparison.look((change for change in changes if change.kind & Kind.PATH), self._since)
-        sources = {change.cookie: change for change in changes if change.kind & Kind.MOVED_FROM}
-        paired = {change.cookie for change in changes if change.kind & Kind.MOVED_TO} & sources.keys()
+        # Halves of moves that the guest can see: the other may be above all shares, or never shared.
+        seen = [change for change in changes if change.kind & (Kind.MOVED_FROM | Kind.MOVED_TO)]
+        seen = [change for change in seen if self._is_seen(change)]
+        sources = {change.cookie: change for change in seen if change.kind & Kind.MOVED_FROM}
+        paired = {change.cookie for change in seen if change.kind & Kind.MOVED_TO} & sources.keys()
         for change in changes:
             if change.kind & Kind.OVERFLOW:
                 self._overflow()
@@ -134,6 +137,10 @@ class Coherence:
             elif change.kind & NAMES:
                 self._name(node, change, sources.get(change.cookie), paired)
         self._mounted({change.name for change in changes if change.kind & Kind.MOUNTED})
+
+    def _is_seen(self, change: Change) -> bool:
+        node = self._watches.node(change.watch)
+        return node is not None and not self._tree.hides(node, change.name)
 
     def _above(self, node: Node, change: Change) -> None:
         """Above all shares, where nothing counts but what leads to them."""

@@ -74,6 +74,14 @@ class News:
             self._tree.nodes.let_go_all()  # it may lie outside of all shares now, with all that is in it
         self._outbox.removed(*place, node or self._stand_in(kind))
         self._outbox.entry(*place)  # only now: the guest is not to take in meanwhile that it has gone
+        if node is not None and node.is_folder:
+            self._dead(node)
+
+    def _dead(self, node: Node) -> None:
+        """The guest's kernel lets nothing into a folder that was removed there: it comes back as another."""
+        self._tree.nodes.ended(node)
+        for place in tuple(node.places):
+            self._outbox.entry(*place)
 
     def _is_another(self, place: Place) -> bool:
         """Whether the guest has given the name to another file since what is being told of it."""
@@ -114,6 +122,8 @@ class News:
             self._forget_place((folder, name))
             if replaces:
                 self._outbox.removed(folder, name, known)
+                if known.is_folder:
+                    self._dead(known)
         self._outbox.made(folder, name, found)
         if known is None or known.identity != identity(found):
             self._outbox.entry(folder, name, expire=known is None)

@@ -59,6 +59,9 @@ class Watches:
             log.debug("not watched: %s", error)
             return
         with self._lock:
+            before = self._map(node).get(watch)
+            if before is not None:  # the same folder, which the guest was told had gone
+                before.watch = 0
             self._map(node)[watch] = node
             node.watch = watch
 
@@ -66,8 +69,9 @@ class Watches:
         """The guest has forgotten it, or it is not there any more."""
         with self._lock:
             watch, node.watch = node.watch, 0
-            if not watch or self._map(node).pop(watch, None) is None or self.watcher is None:
+            if not watch or self._map(node).get(watch) is not node or self.watcher is None:
                 return
+            del self._map(node)[watch]
             if watch not in self._nodes and watch not in self._above:
                 self.watcher.unwatch(watch)
             if self._full:

@@ -272,6 +272,46 @@ def test_a_folder_that_leaves_its_share_cannot_be_changed_any_more(mount: ShareM
     assert (host / "back/deep/new").read_text() == "x"
 
 
+def test_what_takes_a_name_that_is_never_shared_has_gone(mount: ShareMount) -> None:
+    root = next(iter(mount.roots))
+    (root / "seen").mkdir()
+    guest = mount.path(root / "seen")
+    assert soon(lambda: exists(guest))
+    mount.settled()
+    (root / "seen").rename(root / "not-yet")
+    assert soon(lambda: not exists(guest))
+    (root / "not-yet").rename(root / "seen")
+    assert soon(lambda: exists(guest))
+    (root / "seen").rmdir()
+
+
+def test_a_folder_that_was_away_can_be_worked_in_again(mount: ShareMount, host: Path) -> None:
+    """Also if somebody has it open all the time, for whom it has gone."""
+    (host / "in").mkdir()
+    guest = mount.path(host)
+    inside = os.open(guest / "in", os.O_RDONLY)
+    for place in ("in", "elsewhere"):
+        os.listdir(guest)
+        outside = mount.folder / f"outside-{place}"
+        (host / "in").rename(outside)
+        mount.settled()
+        assert not exists(guest / "in")
+        outside.rename(host / place)
+        assert soon(lambda place=place: exists(guest / place))
+        mount.settled()
+        (guest / place / "new").write_text("x")
+        assert (host / place / "new").read_text() == "x"
+        (host / place / "new").write_text("changed")
+        assert soon(lambda place=place: (guest / place / "new").read_text() == "changed")
+        (host / place / "new").unlink()
+        if place != "in":
+            break
+    os.close(inside)
+    assert soon(lambda: os.listdir(guest / "elsewhere") == [])
+    (host / "elsewhere/last").write_text("x")
+    assert soon(lambda: os.listdir(guest / "elsewhere") == ["last"])
+
+
 # -- sleep and faults ------------------------------------------------------------------------------
 
 
@@ -281,7 +321,7 @@ def test_changes_while_the_server_was_away_are_seen_and_told(
     guest = mount.path(host)
     for name in ("changed", "removed", "replaced"):
         (host / name).write_text("one")
-    assert events.until(*((name, Kind.CLOSED) for name in ("changed", "removed", "replaced")))
+        assert events.until((name, Kind.CLOSED)), events.seen
     for name in ("changed", "removed", "replaced"):
         assert (guest / name).read_text() == "one"
     assert not exists(guest / "new")

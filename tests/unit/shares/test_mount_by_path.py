@@ -18,6 +18,7 @@ from tests.support.share_mounts import ShareMount, exists, soon
 from tests.unit.shares.test_coherence import (  # noqa: F401
     events,
     test_a_folder_that_leaves_its_share_cannot_be_changed_any_more,
+    test_a_folder_that_was_away_can_be_worked_in_again,
     test_a_killed_server_leaves_nothing_stale,
     test_a_map_of_a_file_shows_what_the_host_writes,
     test_a_new_file_and_its_end_are_told,
