@@ -228,6 +228,8 @@ class Comparison:
             break
         else:
             self._news.made(*one.place, found, replaces=True)
+            if one.known is not None and not one.is_same:
+                self._not_followed(one.known)
             self._news.written(*one.place, found, one.kind | Kind.CLOSED)
         if node is not None:
             self._own.told(node, found, content=True)
@@ -248,7 +250,7 @@ class Comparison:
         lives = self._lives_on(node)
         kind = (Kind.MOVED_FROM if lives else Kind.DELETED) | (Kind.FOLDER if node.is_folder else Kind(0))
         self._news.removed(one.place, kind)
-        if lives and not node.places:
+        if node.is_folder or (lives and not node.places):
             self._not_followed(node)
 
     def _lives_on(self, node: Node) -> bool:

@@ -140,6 +140,8 @@ class News:
         replaced = new[0].names.get(new[1])
         if replaced is not None and replaced is not node:
             self._forget_place(new)
+            if replaced.is_folder:
+                self._dead(replaced)
         if node is not None:
             if found is not None and node.identity == identity(found):
                 self._tree.nodes.moved(node, old, new)
