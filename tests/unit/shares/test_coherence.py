@@ -297,8 +297,8 @@ def test_a_folder_that_was_away_can_be_worked_in_again(mount: ShareMount, host: 
         os.listdir(guest)
         outside = mount.folder / f"outside-{place}"
         (host / "in").rename(outside)
+        assert soon(lambda: not exists(guest / "in"))
         mount.settled()
-        assert not exists(guest / "in")
         outside.rename(host / place)
         assert soon(lambda place=place: exists(guest / place))
         mount.settled()
