@@ -83,10 +83,10 @@ def components(path: str, system: System, *, fold: bool) -> tuple[str, ...]:
     whole = normal(path, system)
     names = (whole[:2], *whole[3:].split("\\")) if system is System.WINDOWS else tuple(whole.split("/"))
     kept = (names[0], *(name for name in names[1:] if name))
-    return tuple(map(_folded, kept)) if fold else kept
+    return tuple(map(folded, kept)) if fold else kept
 
 
-def _folded(name: str) -> str:
+def folded(name: str) -> str:
     """Names that any of the systems takes for one become one; a few more do as well, which does no harm."""
     # HFS+ passes over what is not seen, such as a zero-width joiner in the middle of a name.
     seen = "".join(char for char in name if unicodedata.category(char) != "Cf")

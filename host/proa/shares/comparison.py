@@ -11,13 +11,13 @@ import os
 import stat
 import sys
 import threading
-import unicodedata
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 assert sys.platform != "win32"  # as proa.system.beneath
 
+from proa.model.host_path import folded
 from proa.shares.news import News
 from proa.shares.nodes import Identity, Node, Place
 from proa.shares.notices import Outbox
@@ -134,8 +134,8 @@ class Comparison:
         """What the guest calls it: names in any case where the disk takes them so."""
         if not self._tree.watches.of_any_case(folder):
             return [name] if name in folder.names else []
-        folded = _folded(name)
-        return [known for known in tuple(folder.names) if _folded(known) == folded]
+        wanted = folded(os.fsdecode(name))
+        return [known for known in tuple(folder.names) if folded(os.fsdecode(known)) == wanted]
 
     def _depth(self, folder: Node) -> int:
         depth = 0
@@ -343,8 +343,3 @@ class Comparison:
         elif child.told != stamp(at) and child.own != stamp(at):
             content = child.told[:2] != stamp(at)[:2]
             self._news.content(node, name, Kind.MODIFIED if content else Kind.ATTRIBUTES)
-
-
-def _folded(name: bytes) -> str:
-    """The same for names that are one where case and the way of writing accents do not count."""
-    return unicodedata.normalize("NFD", os.fsdecode(name)).casefold()

@@ -16,6 +16,7 @@ from proa.system.watching import NAMES, Kind
 from tests.support.mount_events import Events
 from tests.support.share_mounts import ShareMount, exists, soon
 from tests.unit.shares.test_coherence import (  # noqa: F401
+    change_all,
     events,
     test_a_folder_that_leaves_its_share_cannot_be_changed_any_more,
     test_a_folder_that_was_away_can_be_worked_in_again,
@@ -47,17 +48,9 @@ def mount(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShareMount]:
 
 
 def test_what_the_guest_does_is_told_to_nobody(mount: ShareMount, host: Path) -> None:
-    guest = mount.path(host)
-    os.listdir(guest)
+    os.listdir(mount.path(host))
     before = mount.settled()
-    for number in range(20):
-        (guest / f"{number}").write_text("x" * number)
-        os.chmod(guest / f"{number}", 0o600)
-        os.rename(guest / f"{number}", guest / f"{number}.moved")
-        (guest / f"folder{number}").mkdir()
-        os.link(guest / f"{number}.moved", guest / f"second{number}")
-        os.unlink(guest / f"second{number}")
-        os.rmdir(guest / f"folder{number}")
+    change_all(mount.path(host))
     assert mount.settled()["events"] == before["events"]
 
 
