@@ -44,7 +44,6 @@ LEFT_OUT = (
     "usr/games",
     "usr/include",
     "usr/lib/*-linux-gnu/gconv",
-    "usr/libexec/docker/cli-plugins",  # beside the root, for the host; 130 MB that nothing in the guest runs
     "usr/lib/*-linux-gnu/perl*",
     "usr/lib/*-linux-gnu/systemd",
     "usr/lib/*-linux-gnu/libapt*",

@@ -22,6 +22,13 @@ exec /usr/bin/python3 -sSE -c 'import sys; sys.path.append("/usr/lib/proa/python
 from proa_guest.init import main
 main()'
 """
+# Docker's name for a credential helper: with it the guest's CLI asks the host's (proa_guest.credential).
+_CREDENTIAL = """\
+#!/bin/sh
+exec /usr/bin/python3 -sSE -c 'import sys; sys.path.append("/usr/lib/proa/python")
+from proa_guest.credential import main
+sys.exit(main())' "$@"
+"""
 # Plugins that this guest has no use for: each is probed at every start of containerd.
 _CONTAINERD = """\
 version = 2
@@ -89,8 +96,10 @@ def furnish(root: Path, architecture: str) -> None:
     """What is Proa's in the root: init, agent, settings, the welcome image."""
     home = root / "usr/lib/proa"
     shutil.copytree(GUEST, home / "python/proa_guest", ignore=shutil.ignore_patterns("__pycache__"))
-    (home / "init").write_text(_INIT)
-    (home / "init").chmod(0o755)
+    (home / "bin").mkdir()
+    for name, text in (("init", _INIT), ("bin/docker-credential-proa", _CREDENTIAL)):
+        (home / name).write_text(text)
+        (home / name).chmod(0o755)
     (home / "modules").write_text("\n".join(BOOT_MODULES) + "\n")
     (root / "etc/containerd").mkdir(exist_ok=True)
     (root / "etc/containerd/config.toml").write_text(_CONTAINERD)

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Coroutine
 
 from proa_guest import share, wire
+from proa_guest.call import Calls
 from proa_guest.containers import Containers
 from proa_guest.control import ControlEnd, Facts, Order
 from proa_guest.execute import ExecEnd
@@ -47,6 +48,7 @@ class Agent:
             before_ready=containers.first_start,
         )
         self.sleeper = Sleeper(containers)
+        self.calls = Calls()
         self.shares = share.inherited() is not None
         self.strangers = 0
         self.connections: set[asyncio.Transport] = set()
@@ -219,6 +221,10 @@ class Stream(asyncio.Protocol):
                 return ControlEnd(self._agent.facts, self._agent.orders(), self._agent.start)
             elif target == "exec":
                 return ExecEnd(content)
+            elif target == "call" and self._agent.shares:
+                return await self._agent.calls.begin(content)
+            elif target == "reverse":
+                return self._agent.calls.parked(content)
             elif target == "share" and self._agent.shares:
                 return ShareEnd()
             else:

@@ -18,6 +18,7 @@ CHUNK = 32 << 10
 OOM_SCORE = "/proc/self/oom_score_adj"
 HIGH = 256 << 10  # bytes that may wait for a slow host before the command's output is read no further
 MOST_STDIN = 256 << 10  # bytes that may wait for a command that does not read
+_KINDS = (wire.STDIN, wire.STDOUT, wire.STDERR)  # of the frames of a command's streams
 ENVIRON = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
@@ -33,13 +34,15 @@ class ExecEnd(asyncio.Protocol):
         if not isinstance(argv, list) or not all(isinstance(word, str) and "\0" not in word for word in argv):
             raise wire.WireError("argv is not a list of words")
         self._argv: list[str] = argv
-        self._tty = request.get("tty") is True
+        tty = request.get("tty") is True
+        self._terminals = (tty, tty, tty)  # which of its three streams are the terminal
         self._size = (_number(request.get("rows"), 24), _number(request.get("columns"), 80))
         self._environ = {**ENVIRON, "TERM": str(request.get("term", "dumb"))[:64]}
         self._frames = wire.Frames()
         self._transport: asyncio.Transport | None = None
         self._pid = 0
         self._stdin = -1
+        self._outer = -1  # our side of the terminal, while its output is read
         self._waiting = bytearray()  # input that the command has not read yet
         self._stdin_ends = False
         self._outputs: dict[int, int] = {}  # descriptor -> kind of frame
@@ -65,19 +68,10 @@ class ExecEnd(asyncio.Protocol):
 
     def _start(self) -> None:
         inner: list[int] = []
-        if self._tty:
-            outer, terminal = os.openpty()
-            self._set_size(outer)
-            self._stdin, self._outputs = outer, {outer: wire.STDOUT}
-            inner = [terminal] * 3
-        else:
-            pipes = [os.pipe() for _ in range(3)]
-            inner = [pipes[0][0], pipes[1][1], pipes[2][1]]
-            self._stdin = pipes[0][1]
-            self._outputs = {pipes[1][0]: wire.STDOUT, pipes[2][0]: wire.STDERR}
-        for descriptor in {self._stdin, *self._outputs}:
-            os.set_blocking(descriptor, False)
         try:
+            self._open(inner)
+            for descriptor in {self._stdin, *self._outputs}:
+                os.set_blocking(descriptor, False)
             self._pid = self._spawn(inner)
         except OSError:
             self._close_all()
@@ -86,16 +80,38 @@ class ExecEnd(asyncio.Protocol):
             for descriptor in set(inner):
                 os.close(descriptor)
 
+    def _open(self, inner: list[int]) -> None:
+        """Our ends of its streams; the command's own three go to `inner`."""
+        terminal = -1
+        if any(self._terminals):
+            self._outer, terminal = os.openpty()
+            self._set_size(self._outer)
+        for number, (kind, shown) in enumerate(zip(_KINDS, self._terminals, strict=True)):
+            if shown:
+                ours, theirs = self._outer, terminal
+            elif kind == wire.STDIN:
+                theirs, ours = os.pipe()
+            else:
+                ours, theirs = os.pipe()
+            inner.append(theirs)
+            if number == 0:
+                self._stdin = ours
+            else:
+                self._outputs.setdefault(ours, kind)
+
     def _spawn(self, inner: list[int]) -> int:
-        actions = [(os.POSIX_SPAWN_DUP2, descriptor, number) for number, descriptor in enumerate(inner)]
         argv = self._argv
-        if self._tty:
+        if self._terminals[0]:
             # A session of its own whose controlling terminal is the new one: setsid(1) does both.
             argv = ["setsid", "--ctty", "--wait", *argv]
+        return self._spawn_as(argv, inner, setsid=not self._terminals[0])
+
+    def _spawn_as(self, argv: list[str], inner: list[int], *, setsid: bool) -> int:
+        actions = [(os.POSIX_SPAWN_DUP2, descriptor, number) for number, descriptor in enumerate(inner)]
         with _unprotected():
             return os.posix_spawnp(
-                argv[0], argv, self._environ, file_actions=actions, setsid=not self._tty, setsigmask=(),
-                setsigdef=(signal.SIGHUP, signal.SIGPIPE, signal.SIGINT, signal.SIGTERM),
+                argv[0], argv, self._environ, file_actions=actions, setsid=setsid, setsigmask=(),
+                setsigdef=(signal.SIGHUP, signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT),
             )  # fmt: skip
 
     def _set_size(self, descriptor: int) -> None:
@@ -128,6 +144,8 @@ class ExecEnd(asyncio.Protocol):
             return
         asyncio.get_running_loop().remove_reader(descriptor)
         del self._outputs[descriptor]
+        if descriptor == self._outer:
+            self._outer = -1
         if descriptor == self._stdin:
             self._close_stdin()
         else:
@@ -138,9 +156,9 @@ class ExecEnd(asyncio.Protocol):
         """The exit status goes last: after it nothing of the command's is missing."""
         if self._status is None or self._transport is None:
             return
-        if self._outputs and not self._tty:
+        if self._outputs.keys() - {self._outer}:
             return
-        for descriptor in list(self._outputs):
+        for descriptor in self._outputs:
             # A terminal stays open while some background process holds it: what is there now is all.
             self._drain(descriptor)
         self._transport.write(wire.exit_frame(self._status))
@@ -154,7 +172,7 @@ class ExecEnd(asyncio.Protocol):
                 return
             if not data or self._transport is None:
                 return
-            self._transport.write(wire.frame(wire.STDOUT, data))
+            self._transport.write(wire.frame(self._outputs[descriptor], data))
 
     def pause_writing(self) -> None:
         self._paused = True
@@ -184,8 +202,8 @@ class ExecEnd(asyncio.Protocol):
             self._feed()
         elif kind == wire.RESIZE and len(payload) == 4:
             self._size = (int.from_bytes(payload[:2], "big"), int.from_bytes(payload[2:], "big"))
-            if self._tty and self._stdin >= 0:
-                self._set_size(self._stdin)
+            if self._outer >= 0:
+                self._set_size(self._outer)
         elif kind == wire.SIGNAL and len(payload) == 1 and self._pid:
             os.killpg(self._pid, payload[0])
         else:
@@ -207,7 +225,7 @@ class ExecEnd(asyncio.Protocol):
             loop.remove_writer(self._stdin)
         if self._transport is not None:
             self._transport.resume_reading()
-        if self._stdin_ends and not self._tty:
+        if self._stdin_ends and not self._terminals[0]:
             self._close_stdin()
 
     def _close_stdin(self) -> None:
@@ -236,6 +254,7 @@ class ExecEnd(asyncio.Protocol):
             if descriptor != self._stdin:
                 os.close(descriptor)
         self._outputs.clear()
+        self._outer = -1
         self._close_stdin()
 
 

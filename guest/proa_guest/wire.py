@@ -23,12 +23,12 @@ from collections.abc import Iterator
 LOWEST, HIGHEST = 1, 1  # protocol versions spoken here; N and N-1 work together
 NONCE_BYTES = 16
 MAX_LINE = 512  # bytes of a line before the proof: what a stranger can make us hold
-MAX_REQUEST = 64 << 10  # bytes of a request's line: an exec's argv is the longest
+MAX_REQUEST = 4 << 20  # bytes of a request's line: a call's words and environment (Linux takes 2 MiB)
 MAX_ANSWER = 16 << 10
 MAX_MESSAGE = 1 << 20  # bytes of a control message
 MAX_FRAME = 1 << 20  # bytes of an exec frame's payload
 
-TARGETS = ("engine", "exec", "control")  # and tcp:ADDRESS:PORT, unix:PATH
+TARGETS = ("engine", "exec", "call", "reverse", "control")  # and tcp:ADDRESS:PORT, unix:PATH
 
 
 class WireError(Exception):
@@ -205,6 +205,9 @@ def tcp_target(target: str) -> tuple[str, int]:
 
 
 OK = b"ok\n"
+# What the guest writes on a stream that the host parked as `reverse` when it takes it into use; what
+# follows is the bytes of whoever in the guest speaks to the host.
+CLAIM = b"claim\n"
 
 
 def refusal(code: str, message: str, hint: str = "") -> bytes:
@@ -263,11 +266,15 @@ class Messages:
 
 
 # Kinds of an exec stream's frames: u32 length of the payload (big-endian), u8 kind, payload.
-STDIN, STDIN_EOF, STDOUT, STDERR, RESIZE, SIGNAL, EXIT = range(1, 8)
+STDIN, STDIN_EOF, STDOUT, STDERR, RESIZE, SIGNAL, EXIT, ASK, ANSWER = range(1, 10)
 
 
 def frame(kind: int, payload: bytes = b"") -> bytes:
-    """RESIZE carries rows and columns (u16 each), SIGNAL a number (u8), EXIT the JSON {"status": n}."""
+    """RESIZE carries rows and columns (u16 each), SIGNAL a number (u8), EXIT the JSON {"status": n}.
+
+    Of calls only: ASK is a question of Docker's credential helper to the host, the JSON
+    {"id": n, "action": …, "input": …}, and ANSWER what the host's said, {"id": n, "status": n, "output": …}.
+    """
     return len(payload).to_bytes(4, "big") + bytes((kind,)) + payload
 
 
@@ -303,7 +310,7 @@ class Frames:
         self._held += data
         while len(self._held) >= 5:
             size, kind = int.from_bytes(self._held[:4], "big"), self._held[4]
-            if size > MAX_FRAME or not STDIN <= kind <= EXIT:
+            if size > MAX_FRAME or not STDIN <= kind <= ANSWER:
                 raise WireError("this is not a frame")
             if len(self._held) < 5 + size:
                 return

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 
 from proa.agent.configure import Configurator
-from proa.agent.share_rules import ShareRules
+from proa.agent.share_rules import GuestView, ShareRules
 from proa.agent.unasked import UnaskedStart
 from proa.drivers.base import Driver
 from proa.engine.mounts import HostMount, Target
@@ -26,6 +26,7 @@ from proa.machine.store import MachineStore
 from proa.model.api import SharesStatus, SlowRequest
 from proa.model.errors import ProaError
 from proa.model.events import Emit, EventKind
+from proa.model.host_path import BadPath
 from proa.model.machine import MachineState, MachineStatus, PublishedPort
 from proa.model.problem import Problem
 from proa.model.sizes import parse_duration
@@ -166,10 +167,26 @@ class Attendant:
     async def _share(self, wanted: Sequence[HostMount]) -> dict[str, Target]:
         """Have host paths ready in the guest. Raises NotShared, ProaError."""
         targets = await asyncio.to_thread(self._rules.targets, wanted)
+        await self._shares_ready()
+        return targets
+
+    async def _shares_ready(self) -> None:
         (await self._open_engine()).abort()  # the machine may sleep
         await self.shares.ready(SHARES_TIMEOUT)
         await self.shares.refresh()
-        return targets
+
+    async def seen_from_guest(self, cwd: str, home: str) -> GuestView:
+        """What a command in the guest sees of this computer, ready for it. Raises ProaError."""
+        try:
+            view = await asyncio.to_thread(self._rules.view, cwd, home)
+        except BadPath as error:
+            raise ProaError("bad-home", f"{home!r} is no home folder", why=str(error), usage=True) from error
+        await self._shares_ready()
+        return view
+
+    def engine_client(self) -> asyncio.Protocol:
+        """What serves a connection as the engine socket would."""
+        return self._proxy.client()
 
     async def _up(self, session: Session) -> None:
         """The engine answers: bind what it publishes before anybody is told so."""

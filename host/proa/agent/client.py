@@ -21,6 +21,7 @@ from proa.model.api import (
     ConfigChange,
     ConfigChanged,
     DockerChoice,
+    DockerRequest,
     Done,
     ExecRequest,
     Failed,
@@ -243,12 +244,18 @@ class AgentClient:
 
     def execute(self, name: str, request: ExecRequest, timeout: float | None = None) -> socket.socket:
         """A socket that speaks the link's exec frames with a command in the guest."""
+        return self._upgrade(_machine(name, "exec"), msgspec.json.encode(request), timeout)
+
+    def docker(self, name: str, request: DockerRequest) -> socket.socket:
+        """The same with the guest's Docker CLI."""
+        return self._upgrade(_machine(name, "docker"), msgspec.json.encode(request), None)
+
+    def _upgrade(self, path: str, body: bytes, timeout: float | None) -> socket.socket:
         connection = _Connection(self._path, timeout)
-        body = msgspec.json.encode(request)
         try:
             connection.connect()
             assert connection.sock is not None
-            head = f"POST {_machine(name, 'exec')} HTTP/1.1\r\nHost: agent\r\nConnection: Upgrade\r\n"
+            head = f"POST {path} HTTP/1.1\r\nHost: agent\r\nConnection: Upgrade\r\n"
             head += f"Upgrade: proa-exec\r\nContent-Length: {len(body)}\r\n\r\n"
             connection.sock.sendall(head.encode() + body)
             return _upgraded(connection.sock)

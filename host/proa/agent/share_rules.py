@@ -5,17 +5,30 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from proa.engine.mounts import HostMount, Target
 from proa.engine.proxy import NotShared
 from proa.model import shares
 from proa.model.api import SharedFolder
-from proa.model.host_path import this_system, to_guest
+from proa.model.host_path import GUEST_ROOT, System, this_system, to_guest
 from proa.model.machine import MachineConfig
 from proa.model.shares import Policy, Refused
 from proa.shares.host import Shared
 from proa.system.paths import Places
+
+
+@dataclass(frozen=True)
+class GuestView:
+    """This computer as a command in the guest sees it (proa_guest.call), all in the guest's form of paths."""
+
+    cwd: str  # empty where it is not shared
+    home: str
+    folders: tuple[
+        tuple[str, str], ...
+    ]  # where the guest has a share, without GUEST_ROOT, and where it is here
+    note: str  # for the user; may be empty
 
 
 class ShareRules:
@@ -48,6 +61,22 @@ class ShareRules:
             count = known.get(os.path.realpath(path), 0)
             found.append(SharedFolder(path=str(path), writable=share.writable, problem=problem, known=count))
         return tuple(found)
+
+    def view(self, cwd: str, home: str) -> GuestView:
+        """What a command that is run in `cwd` sees. Raises BadPath for a home that is no path."""
+        policy = self._policy()
+        folders: dict[str, str] = {}
+        for share in policy.shares:
+            path = Path(share.path).expanduser()
+            real = os.path.realpath(path)
+            if os.path.isdir(real):  # noqa: PTH112
+                folders[_inside(str(path), policy.system)] = _inside(real, policy.system)
+        decided = policy.decide(os.path.realpath(cwd))
+        told = tuple((source, target) for target, source in folders.items())
+        if isinstance(decided, Refused):
+            note = f"{decided.message}, so docker finds no files here ({decided.hint})"
+            return GuestView("", _inside(home, policy.system), told, note)
+        return GuestView(_inside(decided.path, policy.system), _inside(home, policy.system), told, "")
 
     def targets(self, wanted: Sequence[HostMount]) -> dict[str, Target]:
         """Where the guest has these; makes folders that the API says to make. Raises NotShared."""
@@ -95,3 +124,8 @@ class ShareRules:
             raise NotShared(
                 400, f"the folder {mount.path} cannot be made: {error.strerror} [host-folder-not-made]"
             ) from error
+
+
+def _inside(path: str, system: System) -> str:
+    """A path as the guest's CLI is to name it: as it is here, but `C:\\x` is `/c/x`."""
+    return to_guest(path, system)[len(GUEST_ROOT) :] or "/"

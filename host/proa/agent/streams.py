@@ -7,6 +7,7 @@ import asyncio
 from aiohttp import web
 
 from proa.agent.attendant import Attendant
+from proa.link.stream import LinkStream
 from proa.model.api import ExecRequest
 from proa.model.errors import ProaError
 from proa_guest.relay import End
@@ -16,13 +17,24 @@ UPGRADE = "proa-exec"
 
 async def execute(request: web.Request, attendant: Attendant, wanted: ExecRequest) -> web.StreamResponse:
     """Run a command in the guest: answer 101, then the link's exec frames go both ways as they are."""
-    transport = request.transport
-    if transport is None or request.headers.get("Upgrade", "").lower() != UPGRADE:
-        raise ProaError("bad-request", f"this wants `Upgrade: {UPGRADE}`", usage=True)
+    check(request)
     extra = {"argv": list(wanted.argv), "tty": wanted.tty, "rows": wanted.rows}
     stream = await attendant.machine.open_stream(
         "exec", {**extra, "columns": wanted.columns, "term": wanted.term}
     )
+    return await splice(request, stream)
+
+
+def check(request: web.Request) -> None:
+    """Raises ProaError unless the request asks for frames."""
+    if request.transport is None or request.headers.get("Upgrade", "").lower() != UPGRADE:
+        raise ProaError("bad-request", f"this wants `Upgrade: {UPGRADE}`", usage=True)
+
+
+async def splice(request: web.Request, stream: LinkStream) -> web.StreamResponse:
+    """Answer 101 and pass everything on, until either side ends."""
+    transport = request.transport
+    assert transport is not None
     handler = request.protocol
     over = asyncio.Event()
     near, far = End(over.set), End()

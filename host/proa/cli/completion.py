@@ -90,13 +90,15 @@ def docker_items(words: list[str], incomplete: str) -> list[CompletionItem]:
     try:
         name, argv = split(words, os.environ)
         socket = engine_socket(run_folder(os.environ), name)
-        program, _ = choose([], os.environ)
+        own = [] if argv or not "--machine".startswith(incomplete or "x") else [CompletionItem("--machine")]
+        chosen = choose([], os.environ)
+        if chosen is None:  # the guest's is too far away to be asked at each key
+            return own
         environ = {key: value for key, value in os.environ.items() if key not in ("DOCKER_CONTEXT", VARIABLE)}
         environ["DOCKER_HOST"] = f"unix://{socket}"
-        done = run([program, "__complete", *argv, incomplete], timeout=DOCKER_TIMEOUT, env=environ)
+        done = run([chosen[0], "__complete", *argv, incomplete], timeout=DOCKER_TIMEOUT, env=environ)
     except ProaError:
         return []
-    own = [] if argv or not "--machine".startswith(incomplete or "x") else [CompletionItem("--machine")]
     return own + cobra_items(done.stdout.decode("utf-8", "replace"), incomplete)
 
 

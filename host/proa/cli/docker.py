@@ -17,7 +17,6 @@ from proa.system.roots import engine_socket, home_folder, run_folder
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import NoReturn
 
 _PLUGIN_FOLDERS = (
     "/usr/local/lib/docker/cli-plugins",
@@ -46,14 +45,22 @@ def split(argv: list[str], environ: Mapping[str, str]) -> tuple[str, list[str]]:
     return check_name(name), argv
 
 
-def hand_over(argv: list[str]) -> NoReturn:
-    """Become the Docker CLI: its exit status and signals are then its own. Raises ProaError."""
+def hand_over(argv: list[str]) -> int:
+    """Become the Docker CLI: its exit status and signals are then its own. Raises ProaError.
+
+    Returns only where this host can run none: the exit status of the guest's.
+    """
     name, argv = split(argv, os.environ)
+    chosen = choose(argv, os.environ)
+    if chosen is None:
+        from proa.cli.guest_docker import run_docker
+
+        return run_docker(name, argv)
     run = run_folder(os.environ)
     socket = engine_socket(run, name)
     if not _answers(socket):
         _wake_agent(name, socket)
-    program, words = choose(argv, os.environ)
+    program, words = chosen
     environ = {key: value for key, value in os.environ.items() if key != "DOCKER_CONTEXT"}
     environ["DOCKER_HOST"] = f"unix://{socket}"
     os.execve(program, [program, *words], environ)
@@ -94,28 +101,36 @@ def _wake_agent(name: str, socket: str) -> None:
         client.known(name)
 
 
-def choose(argv: list[str], environ: Mapping[str, str]) -> tuple[str, list[str]]:
-    """The program to become and its arguments: the host's Docker CLI, or what came with the guest image."""
+def choose(argv: list[str], environ: Mapping[str, str]) -> tuple[str, list[str]] | None:
+    """The program to become and its arguments: the host's Docker CLI, or what came with the guest image.
+
+    None where it is the guest's that has to run, in the guest.
+    """
+    if environ.get("PROA_DOCKER_CLI") == "guest":
+        return None
     docker = find_program("docker", environ.get("PATH", os.defpath))
     plugin = _PLUGINS.get(argv[0]) if argv else None
     if docker is not None and (plugin is None or not plugin_missing(argv[0], plugin[0], environ)):
         return docker, argv
     ours = image_cli(environ)
-    if plugin is not None and ours:
+    if ours is None or not runs_here(os.path.join(ours, "docker")):
+        return None
+    if plugin is not None:
         name, words = plugin
         standalone = os.path.join(ours, "cli-plugins", name)
         if os.access(standalone, os.X_OK):
             return standalone, [*words, *argv[1:]]
-    if docker is None and ours and os.access(os.path.join(ours, "docker"), os.X_OK):
-        docker = os.path.join(ours, "docker")
-    if docker is None:
-        raise ProaError(
-            "docker-missing",
-            "there is no Docker CLI",
-            why="none is on the PATH, and no guest image brought one",
-            hint="install one (docker-cli), or build and import the guest image: make image",
-        )
-    return docker, argv
+    return docker or os.path.join(ours, "docker"), argv
+
+
+def runs_here(program: str) -> bool:
+    """False for a program of another system or processor, by its header (elf(5), `e_machine`)."""
+    if sys.platform != "linux" or not os.access(program, os.X_OK):
+        return False
+    with open(program, "rb") as file:  # noqa: PTH123
+        head = file.read(20)
+    wanted = {"x86_64": 62, "aarch64": 183}.get(os.uname().machine)
+    return head[:4] != b"\x7fELF" or int.from_bytes(head[18:20], "little") == wanted
 
 
 def find_program(name: str, path: str) -> str | None:
@@ -161,8 +176,11 @@ Usage: proa docker [--machine NAME] ARG...
   Run the Docker CLI against a machine's engine. All that follows is Docker's own.
 
   The first `docker` on the PATH is used; where there is none, or where it lacks
-  compose or buildx, those that came with the guest image are used. Exit status and
-  signals are Docker's own. The machine is `default`, or what PROA_MACHINE names.
+  compose or buildx, those that came with the guest image are used, and where this
+  computer cannot run them, the machine does: in the current folder, with your files
+  where they are here, and your logins asked for when they are needed. That can be
+  asked for with PROA_DOCKER_CLI=guest. Exit status and signals are Docker's own. The
+  machine is `default`, or what PROA_MACHINE names.
 
 Options:
   --machine NAME  another machine; before the first word, as -m is Docker's

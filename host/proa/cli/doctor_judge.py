@@ -130,7 +130,7 @@ class Tool:
 
 def docker_cli(tool: Tool | None) -> Verdict:
     if tool is None:
-        return fail("there is no Docker CLI: none is on the PATH, and no guest image brought one")
+        return warn("no Docker CLI can be run here: `proa docker` runs the machine's own", "")
     if not tool.version:
         return fail(f"{tool.path} does not say its version: it may be broken")
     return ok(tool.told)
@@ -142,7 +142,7 @@ def plugins(tools: Sequence[Tool], missing: Sequence[str]) -> Verdict:
     if broken:
         return warn(f"{broken[0].path} does not run", "install it again")
     if missing:
-        lacks = f"there is no {' and no '.join(missing)}"
+        lacks = f"for {' and '.join(missing)} `proa docker` uses the machine's own"
         return warn(f"{lacks}; {told}" if told else lacks)
     return ok(told)
 

@@ -34,11 +34,11 @@ def _status(argv: list[str]) -> bool:
 
 
 def _docker(argv: list[str]) -> int:
-    """Become the Docker CLI; the exit status where that cannot be."""
+    """Become the Docker CLI; the exit status where that cannot be, or where the guest's has run."""
     from proa.cli.docker import hand_over
 
     try:
-        hand_over(argv)
+        return hand_over(argv)
     except ProaError as error:
         print(*error.lines, sep="\n", file=sys.stderr)
         return 2 if error.usage else 1

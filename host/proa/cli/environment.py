@@ -114,11 +114,11 @@ def _lstat(path: Path) -> os.stat_result | None:
 
 
 def tool(name: str, argv: list[str], environ: Mapping[str, str]) -> Tool | None:
-    """A Docker CLI or plugin as `proa docker` would take it, and its version; None where there is none."""
-    try:
-        program, words = choose(argv, environ)
-    except ProaError:
+    """A Docker CLI or plugin as `proa docker` would take it; None where that is the guest's."""
+    chosen = choose(argv, environ)
+    if chosen is None:
         return None
+    program, words = chosen
     ours = image_cli(environ)
     is_ours = bool(ours) and program.startswith(f"{ours}{os.sep}")
     if name != "docker" and not is_ours and _host_lacks(name, environ):

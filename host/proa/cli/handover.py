@@ -14,9 +14,9 @@ class _DockerHelp(click.Command):
 
 @click.command(cls=_DockerHelp, context_settings={"ignore_unknown_options": True})
 @click.argument("argv", nargs=-1, type=click.UNPROCESSED)
-def docker_verb(argv: tuple[str, ...]) -> None:
+def docker_verb(argv: tuple[str, ...]) -> int:
     """Run the Docker CLI against the engine."""
-    hand_over(list(argv))
+    return hand_over(list(argv))
 
 
 @click.command(epilog="Example:  proa agent")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from proa.model.errors import ProaError
 from proa.model.names import DEFAULT_MACHINE
+from proa.system.docker_settings import DockerSettings
 from proa.system.files import explain, read_bytes, remove_tree, write_atomic
 from proa.system.sockets import answers
 
@@ -37,6 +38,7 @@ class DockerConfig:
 
     def __init__(self, folder: Path, default_socket: Path | None = None) -> None:
         self._folder = folder
+        self._file = DockerSettings(folder)
         self._default_socket = default_socket or DEFAULT_SOCKET
 
     def publish(self, machine: str, socket: Path, *, may_be_current: bool) -> bool:
@@ -64,10 +66,10 @@ class DockerConfig:
         write_atomic(place, render(machine, socket))
         if not new or not may_be_current or answers(self._default_socket):
             return False
-        settings = self._settings()
+        settings = self._file.read()
         if settings.get("currentContext"):
             return False
-        self._write({**settings, "currentContext": context_name(machine)})
+        self._file.write({**settings, "currentContext": context_name(machine)})
         return True
 
     def withdraw(self, machine: str, socket: Path) -> None:
@@ -80,10 +82,10 @@ class DockerConfig:
             return
         remove_tree(place.parent)
         remove_tree(self._folder / "contexts/tls" / place.parent.name)
-        settings = self._settings()
+        settings = self._file.read()
         if settings.get("currentContext") == context_name(machine):
             # Docker refuses to work with a current context that does not exist.
-            self._write({key: value for key, value in settings.items() if key != "currentContext"})
+            self._file.write({key: value for key, value in settings.items() if key != "currentContext"})
 
     def _place(self, machine: str) -> Path:
         digest = hashlib.sha256(context_name(machine).encode()).hexdigest()
@@ -97,29 +99,3 @@ class DockerConfig:
             return str(content["Metadata"][_MARK])
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return ""
-
-    def _settings(self) -> dict[str, object]:
-        path = self._folder / "config.json"
-        try:
-            content = json.loads(read_bytes(path))
-        except FileNotFoundError:
-            return {}
-        except (ValueError, RecursionError) as error:
-            raise _corrupt(path, str(error)) from error
-        if not isinstance(content, dict):
-            raise _corrupt(path, "it is no JSON object")
-        return content
-
-    def _write(self, settings: dict[str, object]) -> None:
-        path = (self._folder / "config.json").resolve()  # people keep it elsewhere and link to it
-        mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
-        write_atomic(path, (json.dumps(settings, indent="\t", ensure_ascii=False) + "\n").encode(), mode)
-
-
-def _corrupt(path: Path, why: str) -> ProaError:
-    return ProaError(
-        "docker-config-corrupt",
-        f"{path} was left as it is",
-        why=f"it cannot be read: {why}",
-        hint="mend it or move it away; until then choose the context yourself: docker --context",
-    )

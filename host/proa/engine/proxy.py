@@ -71,7 +71,11 @@ class EngineProxy:
         loop = asyncio.get_running_loop()
         # Not create_unix_server: from Python 3.13 on it removes the socket from the disk with the server,
         # and that is not ours to do where a service manager made it.
-        self._server = await loop.create_server(lambda: Client(self), sock=listener)
+        self._server = await loop.create_server(self.client, sock=listener)
+
+    def client(self) -> asyncio.Protocol:
+        """What serves one more connection, wherever it comes from."""
+        return Client(self)
 
     def awake(self, since: float) -> None:
         """It was suspended at `since` (Unix time) and its engine answers again: events go on from there."""

@@ -25,6 +25,7 @@ GET    /v1/machines/NAME/doctor          list[CheckResult] (the agent's half of 
 GET    /v1/machines/NAME/logs?source=S&lines=N&follow=0|1   text, chunked; S is one of LOG_SOURCES
 GET    /v1/events?lines=N&follow=0|1&machine=NAME     lines of Event; without `machine` of all
 POST   /v1/machines/NAME/exec            ExecRequest, `Upgrade: proa-exec` -> 101 and exec frames
+POST   /v1/machines/NAME/docker          DockerRequest, the same; with questions for credentials
 
 A client may tell with any request, in the header `Proa-Docker`, what its shell has chosen (DockerChoice as
 JSON, percent-encoded): docker contexts are made and removed in that shell's Docker folder.
@@ -111,6 +112,19 @@ class ExecRequest(msgspec.Struct, frozen=True, kw_only=True):
     rows: int = 24
     columns: int = 80
     term: str = "xterm"
+
+
+class DockerRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The guest's Docker CLI, run as if it were the host's (proa_guest.call)."""
+
+    argv: tuple[str, ...]
+    cwd: str
+    home: str
+    environ: dict[str, str]
+    settings: dict[str, Any]  # of the user's config.json, without keys and logins
+    terminals: tuple[bool, bool, bool]  # which of stdin, stdout, stderr are one
+    rows: int = 24
+    columns: int = 80
 
 
 class SettingValue(msgspec.Struct, frozen=True, kw_only=True):

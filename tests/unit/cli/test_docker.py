@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from proa.cli.docker import choose, split
+from proa.cli.docker import choose, plugin_missing, runs_here, split
 from proa.model.errors import ProaError
 
 ECHO = '#!/bin/sh\necho "$0|$*|$DOCKER_HOST|$DOCKER_CONTEXT"\nexit 17\n'
@@ -124,9 +124,28 @@ def test_the_images_plugins_serve_where_the_hosts_docker_has_none(image: Path, t
     )
 
 
-def test_without_a_docker_the_images_is_used_and_without_that_it_is_said(image: Path, tmp_path: Path) -> None:
+def test_without_a_docker_the_images_is_used_and_without_that_the_guests(image: Path, tmp_path: Path) -> None:
     environ = {"PATH": "/nowhere", "PROA_HOME": str(tmp_path / "home")}
     assert choose(["ps"], environ) == (str(image / "docker"), ["ps"])
-    with pytest.raises(ProaError) as caught:
-        choose(["ps"], {**environ, "PROA_HOME": str(tmp_path / "empty")})
-    assert caught.value.code == "docker-missing"
+    assert choose(["ps"], {**environ, "PROA_HOME": str(tmp_path / "empty")}) is None
+    assert choose(["ps"], {**environ, "PROA_DOCKER_CLI": "guest"}) is None
+
+
+def test_what_is_built_for_another_processor_is_left_to_the_guest(image: Path, tmp_path: Path) -> None:
+    own = Path(sys.executable).resolve().read_bytes()[:64]
+    (image / "docker").write_bytes(own)
+    assert runs_here(str(image / "docker"))
+    (image / "docker").write_bytes(own[:18] + (8).to_bytes(2, "little") + own[20:])  # MIPS
+    assert choose(["ps"], {"PATH": "/nowhere", "PROA_HOME": str(tmp_path / "home")}) is None
+
+
+def test_plugins_that_the_host_has_not_are_the_guests(tmp_path: Path) -> None:
+    docker = str(program(tmp_path / "bin/docker"))
+    environ = {
+        "PATH": str(tmp_path / "bin"),
+        "PROA_HOME": str(tmp_path),
+        "DOCKER_CONFIG": str(tmp_path / "c"),
+    }
+    if plugin_missing("compose", "docker-compose", environ):
+        assert choose(["compose", "up"], environ) is None
+    assert choose(["ps"], environ) == (docker, ["ps"])

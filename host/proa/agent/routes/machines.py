@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from proa.agent import contexts, streams
+from proa.agent import calls, contexts, streams
 from proa.agent.answers import LongWork, Say, as_json, body_of
 from proa.agent.logs import logs
-from proa.model.api import ExecRequest, StopRequest
+from proa.model.api import DockerRequest, ExecRequest, StopRequest
 from proa.model.machine import MachineOptions, MachineState, MachineStatus
 from proa.model.names import check_name
 from proa.model.showing import status_lines
@@ -43,6 +43,7 @@ class MachineRoutes:
             web.get(f"{_MACHINE}/shares", self._shares),
             web.get(f"{_MACHINE}/logs", self._logs),
             web.post(f"{_MACHINE}/exec", self._exec),
+            web.post(f"{_MACHINE}/docker", self._docker),
         ]
 
     # -- looking -------------------------------------------------------------------------------
@@ -73,6 +74,10 @@ class MachineRoutes:
     async def _exec(self, request: web.Request) -> web.StreamResponse:
         wanted = await body_of(request, ExecRequest)
         return await streams.execute(request, self._agent.get(request.match_info["name"]), wanted)
+
+    async def _docker(self, request: web.Request) -> web.StreamResponse:
+        wanted = await body_of(request, DockerRequest)
+        return await calls.docker(request, self._agent.get(request.match_info["name"]), wanted)
 
     # -- doing ---------------------------------------------------------------------------------
 
