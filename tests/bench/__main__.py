@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.bench import api, commands, guest_mounts, mounts, save, setup, sleep, starts
 from tests.bench.figures import Figure, table
 from tests.bench.world import World
-from tests.support.homes import REPOSITORY
+from tests.support.caches import REPOSITORY
 
 Program = Callable[[World], list[Figure]]
 PROGRAMS: dict[str, Program] = {

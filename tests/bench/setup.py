@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.bench.figures import Figure
 from tests.bench.world import World, seconds
-from tests.support.homes import REPOSITORY
+from tests.support.caches import REPOSITORY
 
 TIMEOUT = 600.0
 

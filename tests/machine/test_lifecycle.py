@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.machine, pytest.mark.timeout(600)]
 @pytest.fixture(scope="module")
 def home(image: Path) -> Iterator[Home]:
     with Home() as home:
-        home.import_image(image)
+        home.import_image(image, proved=False)
         yield home
 
 

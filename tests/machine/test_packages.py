@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.caches import REPOSITORY
 from tests.support.commands import run
 from tests.support.debian_root import USER, DebianRoot, debian_root
-from tests.support.homes import PATH, REPOSITORY, START_TIMEOUT, Home
+from tests.support.homes import PATH, START_TIMEOUT, Home
 
 pytestmark = [pytest.mark.machine, pytest.mark.long, pytest.mark.timeout(1500)]
 

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from tests.support.commands import run
-from tests.support.homes import REPOSITORY
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 IMAGE_TIMEOUT = 600.0  # a first build takes 1 to 4 minutes, a cached one a second
 
 

@@ -20,7 +20,7 @@ PLUGINS = ("docker-buildx", "docker-compose")
 class Docker:
     """`docker(*args)` is what a user types after `proa docker`."""
 
-    def __init__(self, home: Home, machine: str = "default") -> None:
+    def __init__(self, home: Home, machine: str = "default", **environ: str) -> None:
         self.home = home
         self.machine = machine
         self.socket = home.folder / "run" / machine / "docker.sock"
@@ -28,7 +28,7 @@ class Docker:
         for folder in (plain, plugged):
             folder.mkdir(exist_ok=True)
         # No plugins here, so that `proa docker build` and `compose` have to bring the image's own.
-        self._environ = {**home.environ, "DOCKER_CONFIG": str(plain)}
+        self._environ = {**home.environ, "DOCKER_CONFIG": str(plain), **environ}
         self._straight = {
             **home.environ,
             "DOCKER_CONFIG": str(_with_plugins(home, plugged)),

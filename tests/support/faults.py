@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from proa.machine.sleep.order import Step
+from tests.support.caches import REPOSITORY
 from tests.support.commands import start
-from tests.support.homes import REPOSITORY, Home, wait_until
+from tests.support.homes import Home, wait_until
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -15,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests.support.caches import cache_folder
+
 START_TIMEOUT = 300.0  # seconds: emulated guests need 20, a busy machine several times that
 PROA = str(Path(sys.executable).with_name("proa"))
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -74,8 +76,15 @@ class Home:
         found: dict[str, Any] = json.loads(self.ok("status", name, "--json", timeout=30))
         return found
 
-    def import_image(self, source: Path) -> None:
-        """Import a built image; its files are copied and checked."""
+    def import_image(self, source: Path, *, proved: bool = True) -> None:
+        """Import a built image; its files are copied and checked.
+
+        `proved`: an accelerator that another home has tried with its kernel need not be tried again.
+        """
+        if proved and _proof().exists():
+            for folder in (self.folder, self.folder / "cache"):
+                folder.mkdir(mode=0o700, exist_ok=True)
+            shutil.copyfile(_proof(), self.folder / "cache/acceleration.json")
         subprocess.run(
             [sys.executable, "-m", "proa.images", str(source)],
             env=self.environ,
@@ -121,8 +130,16 @@ class Home:
         for pid in self.hypervisors():
             os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not self.hypervisors(), 20, "the hypervisors ended")
+        with contextlib.suppress(FileNotFoundError):
+            _proof().parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.folder / "cache/acceleration.json", _proof())
         for folder in (self.folder, self.docker_config):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _proof() -> Path:
+    """What a home has found of this host's accelerators; Proa itself sees whether it still holds."""
+    return cache_folder("proofs") / "acceleration.json"
 
 
 def hypervisors(folder: Path) -> list[int]:

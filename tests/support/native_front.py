@@ -21,7 +21,7 @@ from pathlib import Path
 
 from proa.model.events import EventKind
 from proa.model.problem import Problem
-from tests.support.homes import REPOSITORY
+from tests.support.caches import REPOSITORY
 from tests.support.native import NativeAgent
 
 PATHS = os.pathsep.join(str(REPOSITORY / name) for name in ("host", "guest", "."))

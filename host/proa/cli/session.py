@@ -49,7 +49,7 @@ class Session:
     """Copies between this process and the command until the command has ended.
 
     `signals` are passed on instead of ending this process; `answer` is what the guest's questions are given
-    to. Raises ProaError `guest-lost`.
+    to. Raises ProaError `guest-lost`, and BrokenPipeError where nobody takes the output any more.
     """
 
     def __init__(
@@ -152,12 +152,13 @@ class Session:
     def _from_guest(self) -> None:
         try:
             data = self._connection.recv(CHUNK)
-            for kind, payload in self._frames.feed(data):
-                self._take(kind, payload)
+            frames = list(self._frames.feed(data))
         except BlockingIOError:
             return
         except (wire.WireError, ConnectionError) as error:
             raise _lost(str(error)) from error
+        for kind, payload in frames:
+            self._take(kind, payload)
         if not data and self._status is None:
             raise _lost("the guest ended the connection")
 
@@ -167,7 +168,10 @@ class Session:
             out.buffer.write(payload)
             out.buffer.flush()
         elif kind == wire.EXIT:
-            self._status = wire.exit_status(payload)
+            try:
+                self._status = wire.exit_status(payload)
+            except wire.WireError as error:
+                raise _lost(str(error)) from error
         elif kind == wire.ASK and self._answer is not None:
             self._out += wire.frame(wire.ANSWER, self._answer(payload))
 

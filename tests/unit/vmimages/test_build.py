@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.caches import guest_image
-from tests.support.homes import REPOSITORY
+from tests.support.caches import REPOSITORY, guest_image
 
 BUILDER = REPOSITORY / "vmimages/build.py"
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
