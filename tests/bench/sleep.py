@@ -167,9 +167,9 @@ def _held(world: World) -> int:
     seems to hold little; and an emulator's translated code, 1 GiB of it at most.
     """
     (pid,) = world.home.hypervisors()
-    links = Path(f"/proc/{pid}/fd").iterdir()
-    (memory,) = {file.stat().st_blocks * 512 for file in links if "/memfd:proa-" in str(file.readlink())}
-    return memory
+    links = [file for file in Path(f"/proc/{pid}/fd").iterdir() if "/memfd:proa-" in str(file.readlink())]
+    (memory,) = {file.readlink(): file for file in links}.values()  # it has several descriptors of the one file
+    return memory.stat().st_blocks * 512
 
 
 def _settled(world: World) -> int:

@@ -123,6 +123,20 @@ def test_docker_shows_what_the_user_gave(running: Docker, project: Path) -> None
     assert found["Mounts"][0]["Source"] == str(project)
 
 
+def test_a_link_keeps_its_name_and_leads_where_it_leads_at_each_start(docker: Docker, project: Path) -> None:
+    for release in ("one", "two"):
+        (project / release).mkdir()
+        (project / release / "which").write_text(release)
+    (project / "current").symlink_to("one")
+    docker("create", "--name", "linked", "-v", f"{project}/current:/x", "busybox", "cat", "/x/which")
+    [found] = json.loads(docker("inspect", "linked").out)
+    assert found["Mounts"][0]["Source"] == str(project / "current")
+    assert docker("start", "-a", "linked").out == "one"
+    (project / "current").unlink()
+    (project / "current").symlink_to("two")
+    assert docker("start", "-a", "linked").out == "two"
+
+
 def test_all_forms_of_a_mount(docker: Docker, project: Path) -> None:
     file = project / "greeting"
     for words in (

@@ -23,7 +23,7 @@ from proa.system.memory import own_memory
 if TYPE_CHECKING:
     from proa.agent.agent import Agent
 
-MOST_BODY = 1 << 20  # bytes; options are small
+MOST_BODY = 4 << 20  # bytes; a docker command's words and environment are the most (Linux takes 2 MiB)
 
 
 class ApiServer:

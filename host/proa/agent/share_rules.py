@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from proa.model.machine import MachineConfig
 from proa.model.shares import Policy, Refused
 from proa.shares.host import Shared
 from proa.system.paths import Places
+
+MOST_NAMES = 500  # of a path with all that its links add
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,8 @@ class ShareRules:
                     f"{mount.path} is a socket, pipe or device of this computer, "
                     "and containers can have folders and files of it only [host-path-special]",
                 )
-        return Target(to_guest(real, policy.system), decided.share.writable)
+        source = mount.path if _found_by_name(policy, mount.path, real) else real
+        return Target(to_guest(source, policy.system), decided.share.writable)
 
     def _make(self, mount: HostMount, real: str) -> None:
         if not mount.creates:
@@ -124,6 +128,30 @@ class ShareRules:
             raise NotShared(
                 400, f"the folder {mount.path} cannot be made: {error.strerror} [host-folder-not-made]"
             ) from error
+
+
+def _found_by_name(policy: Policy, path: str, real: str) -> bool:
+    """Whether the guest's kernel, which follows links itself, comes to `real` by this name.
+
+    Then it is given the name, as an engine here would be: what a link leads to may change with the next start
+    of the container, and the name is what is shown. An absolute link would lead to the guest's own files.
+    """
+    current, names = "/", deque(path.split("/"))
+    if not path.startswith("/") or ".." in names:  # what that is behind a link, the text does not say
+        return False
+    for _ in range(MOST_NAMES):
+        if not names:
+            return current == real
+        name = names.popleft()
+        place = os.path.normpath(os.path.join(current, name))  # noqa: PTH118
+        if not os.path.islink(place):  # noqa: PTH114
+            current = place
+            continue
+        target = os.readlink(place)  # noqa: PTH115
+        if os.path.isabs(target) or isinstance(policy.decide(place), Refused):  # noqa: PTH117
+            return False
+        names.extendleft(reversed(target.split("/")))
+    return False
 
 
 def _inside(path: str, system: System) -> str:

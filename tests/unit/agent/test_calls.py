@@ -1,18 +1,13 @@
-"""The guest's Docker CLI over the API: the streams that it claims, and what it sees of this computer."""
+"""The guest's Docker CLI over the API: the streams that it claims."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from pathlib import Path
 
 import pytest
 
 from proa.agent.calls import Reverse
-from proa.agent.share_rules import ShareRules
-from proa.model.host_path import BadPath
-from proa.model.machine import MachineConfig
-from proa.system.paths import Places
 from proa_guest import wire
 
 
@@ -71,40 +66,3 @@ async def test_what_is_no_claim_ends_the_stream(said: bytes) -> None:
 
 def test_the_claim_is_the_wires() -> None:
     assert wire.CLAIM.endswith(b"\n")
-
-
-@pytest.fixture
-def rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ShareRules:
-    """A user's home is shared, and one folder that is reached over a link as well."""
-    for name in ("me/project", "me/.ssh", "elsewhere", "other"):
-        (tmp_path / name).mkdir(parents=True)
-    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
-    monkeypatch.setenv("HOME", str(tmp_path / "me"))
-    monkeypatch.setenv("PROA_HOME", str(tmp_path / "h"))
-    folders = ["~", str(tmp_path / "link"), str(tmp_path / "gone")]
-    config = MachineConfig(name="default", values={"shares.folders": folders})
-    return ShareRules(Places.current(), lambda: config)
-
-
-def test_shares_are_seen_where_they_are_by_each_of_their_names(rules: ShareRules, tmp_path: Path) -> None:
-    view = rules.view(str(tmp_path / "me/project"), str(tmp_path / "me"))
-    assert (view.cwd, view.home, view.note) == (str(tmp_path / "me/project"), str(tmp_path / "me"), "")
-    assert set(view.folders) == {
-        (str(tmp_path / "me"), str(tmp_path / "me")),
-        (str(tmp_path / "elsewhere"), str(tmp_path / "link")),
-        (str(tmp_path / "elsewhere"), str(tmp_path / "elsewhere")),
-    }
-
-
-@pytest.mark.parametrize("folder", ["other", "me/.ssh"])
-def test_a_folder_that_is_not_shared_is_said_with_the_way_out(
-    rules: ShareRules, tmp_path: Path, folder: str
-) -> None:
-    view = rules.view(str(tmp_path / folder), str(tmp_path / "me"))
-    assert view.cwd == ""
-    assert str(tmp_path / folder) in view.note and "proa share add" in view.note
-
-
-def test_a_home_that_is_no_path_is_refused(rules: ShareRules, tmp_path: Path) -> None:
-    with pytest.raises(BadPath):
-        rules.view(str(tmp_path / "me"), "not/whole")
