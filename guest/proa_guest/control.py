@@ -18,6 +18,7 @@ PING_TIMEOUT = 5.0
 LOGS = ("agent", "containerd", "dockerd", "welcome")
 MOST_LINES = 10_000
 TAIL = 512 << 10  # bytes of a log that are looked at
+MOST_TEXT = 160 << 10  # characters of an answer: six bytes each, at worst, fit into a message
 INIT_PID = 1
 
 
@@ -115,7 +116,7 @@ class Facts:
             sys.stderr.write(f"agent: containers are not brought back: {error}\n")
 
     def tail(self, name: str, lines: int) -> list[str]:
-        """The last lines of one of the guest's logs. Raises WireError for any other file."""
+        """The last lines of a log that fit into an answer. Raises WireError for a file that is none."""
         if name not in LOGS:
             raise wire.WireError(f"there is no log {name[:40]!r}")
         try:
@@ -124,7 +125,14 @@ class Facts:
                 text = file.read(TAIL).decode("utf-8", "replace")
         except OSError:
             return []
-        return [line[:4000] for line in text.split("\n") if line.strip()][-lines:]
+        found: list[str] = []
+        room = MOST_TEXT
+        for line in reversed([line[:4000] for line in text.split("\n") if line.strip()][-lines:]):
+            room -= len(line)
+            if room < 0:
+                break
+            found.append(line)
+        return found[::-1]
 
 
 Work = Coroutine[object, object, None]

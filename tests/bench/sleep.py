@@ -168,7 +168,9 @@ def _held(world: World) -> int:
     """
     (pid,) = world.home.hypervisors()
     links = [file for file in Path(f"/proc/{pid}/fd").iterdir() if "/memfd:proa-" in str(file.readlink())]
-    (memory,) = {file.readlink(): file for file in links}.values()  # it has several descriptors of the one file
+    (memory,) = {
+        file.readlink(): file for file in links
+    }.values()  # it has several descriptors of the one file
     return memory.stat().st_blocks * 512
 
 

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from proa.agent import streams
 from proa.agent.attendant import Attendant
+from proa.agent.share_rules import GuestView
 from proa.model.api import DockerRequest
 from proa.model.errors import ProaError
 from proa.system.tasks import Tasks
@@ -22,7 +23,7 @@ from proa_guest import wire
 
 log = logging.getLogger("proa.agent")
 
-PARKED = 2  # streams that a call may claim without a wait; one more follows each that it claims
+PARKED = 1  # streams that a call may claim without a wait; one more follows each that it claims
 
 
 async def docker(request: web.Request, attendant: Attendant, wanted: DockerRequest) -> web.StreamResponse:
@@ -30,27 +31,43 @@ async def docker(request: web.Request, attendant: Attendant, wanted: DockerReque
     streams.check(request)
     view = await attendant.seen_from_guest(wanted.cwd, wanted.home)
     name = secrets.token_hex(16)
-    stream = await attendant.machine.open_stream(
-        "call",
-        {
-            "call": name,
-            "argv": list(wanted.argv),
-            "cwd": view.cwd,
-            "home": view.home,
-            "note": view.note,
-            "folders": [list(folder) for folder in view.folders],
-            "environ": wanted.environ,
-            "settings": wanted.settings,
-            "terminals": list(wanted.terminals),
-            "rows": wanted.rows,
-            "columns": wanted.columns,
-        },
-    )
+    try:
+        stream = await attendant.machine.open_stream("call", _content(name, wanted, view))
+    except ProaError as error:
+        if error.code == "link-refused" and "no target" in error.why:
+            raise _too_old(attendant.name) from error
+        raise
     parking = _Parking(attendant, name)
     try:
         return await streams.splice(request, stream)
     finally:
         await parking.close()
+
+
+def _content(name: str, wanted: DockerRequest, view: GuestView) -> dict[str, object]:
+    """What the guest is told (proa_guest.call.Spec)."""
+    return {
+        "call": name,
+        "argv": list(wanted.argv),
+        "cwd": view.cwd,
+        "home": view.home,
+        "note": view.note,
+        "folders": [list(folder) for folder in view.folders],
+        "environ": wanted.environ,
+        "settings": wanted.settings,
+        "terminals": list(wanted.terminals),
+        "rows": wanted.rows,
+        "columns": wanted.columns,
+    }
+
+
+def _too_old(machine: str) -> ProaError:
+    return ProaError(
+        "docker-missing",
+        "there is no Docker CLI",
+        why="this computer has none that it could run, and the machine was booted by an earlier Proa",
+        hint=f"boot it anew: proa restart --cold {machine}",
+    )
 
 
 class _Parking:
@@ -74,7 +91,7 @@ class _Parking:
                 "reverse", {"call": self._call, "kind": "engine"}
             )
         except ProaError as error:
-            log.info("a call has no more streams: %s", error)  # as a rule it has just ended
+            log.debug("a call has no more streams: %s", error)  # as a rule it has just ended
             return
         stream.attach(Reverse(self._attendant.engine_client, self._more))
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import PurePosixPath
 
-from proa.link.output import command_output
 from proa.machine.session import Session
 from proa.model.errors import ProaError
 from proa.system.files import write_atomic
@@ -19,7 +19,7 @@ GUEST_LOGS = {
     "containerd": "/var/log/proa/containerd.log",
     "guest": "/var/log/proa/agent.log",
 }
-KEPT = 256 << 10  # bytes of each that are kept
+KEPT = 10_000  # lines of each that are kept, as far as they fit into the guest's answer
 TIMEOUT = 5.0  # seconds; an end is not to wait for a guest that does not answer
 
 
@@ -29,13 +29,15 @@ async def keep(session: Session, paths: MachinePaths) -> None:
 
 
 async def _keep(session: Session, paths: MachinePaths, source: str) -> None:
-    argv = ["tail", f"--bytes={KEPT}", GUEST_LOGS[source]]
+    name = PurePosixPath(GUEST_LOGS[source]).stem
     try:
-        text = await command_output(session.pool.open, argv, TIMEOUT)
-        if text:
-            await asyncio.to_thread(write_atomic, paths.kept_log(source), text)
-    except ProaError as error:
-        log.info("%s: its %s log is not kept: %s", paths.name, source, error)
+        async with asyncio.timeout(TIMEOUT):
+            lines = await session.control.log(name, KEPT)
+        if lines:
+            text = "\n".join(lines) + "\n"
+            await asyncio.to_thread(write_atomic, paths.kept_log(source), text.encode())
+    except (ProaError, TimeoutError) as error:
+        log.info("%s: its %s log is not kept: %s", paths.name, source, error or "no answer in time")
 
 
 def forget(paths: MachinePaths) -> None:

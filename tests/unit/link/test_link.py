@@ -250,6 +250,17 @@ async def test_control_tells_changes_and_takes_orders(pool: LinkPool, agent: Nat
     await tasks.close()
 
 
+async def test_of_a_long_log_comes_what_fits_into_a_message(pool: LinkPool, agent: NativeAgent) -> None:
+    lines = [f"{number} " + "\N{SNOWMAN}" * 100 for number in range(5000)]
+    (agent.folder / "dockerd.log").write_text("\n".join(lines))
+    tasks = Tasks("control")
+    control = Control(pool, tasks)
+    found = await control.log("dockerd", 10_000)
+    assert len(found) > 1000 and found == tuple(lines[-len(found) :])
+    await control.close()
+    await tasks.close()
+
+
 async def test_an_order_waits_for_a_stream_not_open_yet_or_just_lost(
     pool: LinkPool, agent: NativeAgent
 ) -> None:

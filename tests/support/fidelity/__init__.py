@@ -1,0 +1,1 @@
+"""What is said to an engine directly and through Proa, and must be answered alike."""
