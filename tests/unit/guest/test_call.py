@@ -61,7 +61,7 @@ def folder() -> Iterator[Path]:
 class World:
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "calls"
-        self.calls = Calls(self.folder, [sys.executable, "-c", COMMAND])
+        self.calls = Calls(str(self.folder), [sys.executable, "-c", COMMAND])
         self.writers: list[asyncio.StreamWriter] = []
 
     async def stream(self, end: asyncio.Protocol) -> Streams:
@@ -126,6 +126,9 @@ async def test_a_command_speaks_with_the_host_and_leaves_nothing(world: World) -
 
 async def test_when_the_host_goes_nothing_is_left_either(world: World) -> None:
     _, writer = await world.stream(await world.calls.begin(CONTENT))
+    (world.folder / "a1/docker/made/deep").mkdir(parents=True)
+    (world.folder / "a1/docker/made/deep/file").write_text("by the command")
+    (world.folder / "a1/docker/link").symlink_to("/")
     assert (world.folder / "a1").stat().st_mode & 0o777 == 0o700
     assert (world.folder / "a1/docker/config.json").stat().st_mode & 0o777 == 0o600
     writer.transport.abort()
@@ -164,7 +167,7 @@ async def test_streams_are_parked_for_calls_that_run_and_for_no_other_kind(world
 
 
 def test_the_command_gets_the_users_environment_but_for_what_is_the_guests() -> None:
-    told = Spec(CONTENT).told(Path("/run/proa/calls/a1"))
+    told = Spec(CONTENT).told("/run/proa/calls/a1")
     environ = told["environ"]
     assert isinstance(environ, dict)
     assert environ.pop("PATH").startswith("/usr/lib/proa/bin:")
