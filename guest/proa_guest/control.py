@@ -63,7 +63,7 @@ class Facts:
         while True:
             self._beat()
             self._read()
-            await self._ping()
+            await self.ping()
             status = self.status()
             told = json.dumps([status[name] for name in ("services", "disk", "network", "engine", "memory")])
             if told != self._told:
@@ -90,8 +90,8 @@ class Facts:
         self._seen = (found.st_mtime_ns, found.st_ino)
         self._init = content if isinstance(content, dict) else {}
 
-    async def _ping(self) -> None:
-        """`ready` if the engine answers; `silent` once it did and does no more."""
+    async def ping(self) -> str:
+        """`ready` if the engine answers; `silent` once it did and does no more; `starting` before."""
         try:
             async with asyncio.timeout(PING_TIMEOUT):
                 reader, writer = await asyncio.open_unix_connection(self._engine_socket)
@@ -108,6 +108,7 @@ class Facts:
             self._engine = "ready"
         elif self._engine == "ready":
             self._engine = "silent"
+        return self._engine
 
     def _prepare(self) -> None:
         try:

@@ -6,7 +6,8 @@ Orders of the control stream (`op`), each answered when it is done:
     sync         write all file systems out                  -> done
     thaw         let them go on                              -> done
     wake         time, seed, nonce, everywhere: clock, random pool, new link secret, old link streams closed,
-                 connections to the outside ended (`everywhere`: of containers too) -> ended
+                 connections to the outside ended (`everywhere`: of containers too) -> ended, and the
+                 engine's state as it answered afterwards: engine
     halt         stop all containers gracefully, and note those that a reboot would bring back -> stopped
     bring-back   start what was noted                        -> started, not_started
 

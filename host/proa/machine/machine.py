@@ -398,10 +398,10 @@ class Machine:
             lambda step, message: say(step, message, None),
         )
         engine = self._engine(lambda: session.pool.open("engine"))
-        if session.engine_version:
-            await engine.ping()  # a restored one: to ask for its version costs it processes
-        else:
+        if not session.engine_version:
             session.engine_version = await engine.version()
+        elif not session.engine_answered:
+            await engine.ping()  # a restored one: to ask for its version costs it processes
         await self._on_up(session)
         session.pool.park()
         self._guardian.up(session)

@@ -78,6 +78,7 @@ async def test_a_wake_renews_the_link(world: World) -> None:
     nonce = wire.new_nonce()
     answer = await control.order({**WAKE, "nonce": nonce})
     assert answer["ended"] == 3 and world.mended[0]["time"] == 1.0
+    assert answer["engine"] == "starting", "it says how the engine answered, and here is none"
     with pytest.raises(ConnectionError):
         await asyncio.wait_for(reader.read(), 10)
     assert (await control.order({"op": "status"}))["agent"] == "2", "the stream that woke it goes on"

@@ -195,7 +195,8 @@ class Sleeper:
             to.session.started_with = "memory-image"
             to.session.engine_version = to.header.engine_version
             to.session.slept_at = to.header.saved if to.header.kind == "suspended" else None
-            await mend_guest(to.session, self._paths, everywhere=to.header.kind == "suspended")
+            everywhere = to.header.kind == "suspended"
+            to.session.engine_answered = await mend_guest(to.session, self._paths, everywhere=everywhere)
             self._on_link(to.session)
 
         async def thaw() -> None:
@@ -306,10 +307,11 @@ async def _order(
     return await while_alive(session.hypervisor, session.control.order(content, timeout))
 
 
-async def mend_guest(session: Session, paths: MachinePaths, *, everywhere: bool) -> None:
+async def mend_guest(session: Session, paths: MachinePaths, *, everywhere: bool) -> bool:
     """Clock, random pool, connections to the outside and the link's secret of a guest that was restored.
 
-    `everywhere`: in the network namespaces of containers as well. Raises ProaError.
+    `everywhere`: in the network namespaces of containers as well. True where its engine has answered since
+    (guests of an earlier Proa do not say). Raises ProaError.
     """
     nonce = wire.new_nonce()
     fresh = wire.renewed(session.secret, nonce)
@@ -328,6 +330,7 @@ async def mend_guest(session: Session, paths: MachinePaths, *, everywhere: bool)
         log.info("%s connections to the outside were ended", str(answer.get("ended"))[:10])
     write_atomic(paths.link_key, fresh)
     next_key(paths).unlink(missing_ok=True)
+    return answer.get("engine") == "ready"
 
 
 def next_key(paths: MachinePaths) -> Path:

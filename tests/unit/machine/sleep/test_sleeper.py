@@ -149,9 +149,10 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     paths.data_disk.write_bytes(b"disk")
     driver = FakeDriver()
 
-    async def mend(session: FakeSession, paths: MachinePaths, *, everywhere: bool) -> None:
+    async def mend(session: FakeSession, paths: MachinePaths, *, everywhere: bool) -> bool:
         assert not session.machine.paused and session.secret == b"old"
         session.machine.call("wake everywhere" if everywhere else "wake", lambda: None)
+        return True
 
     def session(name: str, hypervisor: FakeMachine, secret: bytes, parked: int) -> FakeSession:
         return FakeSession(hypervisor, secret)
