@@ -71,7 +71,7 @@ class Calls:
         call = self._running.get(str(content.get("call")))
         if call is None or content.get("kind") != "engine":
             raise wire.WireError("there is no such call")
-        return _Parked(call)
+        return _Waiting(call, call.parked)
 
     def _forget(self, name: str) -> None:
         self._running.pop(name, None)
@@ -161,7 +161,7 @@ class Call:
         _write(f"{self.folder}/spec.json", spec.told(self.folder))
         loop = asyncio.get_running_loop()
         for name, end in (
-            ("engine.sock", lambda: _Client(self)),
+            ("engine.sock", lambda: _Waiting(self, self.came)),
             ("credentials.sock", lambda: _Question(self)),
         ):
             self._servers.append(await loop.create_unix_server(end, f"{self.folder}/{name}"))
@@ -225,28 +225,16 @@ class Call:
             asks.transport.close()
 
 
-class _Client(End):
-    """Who connects to a call's engine socket."""
+class _Waiting(End):
+    """Who connects to a call's engine socket, or a stream of the host's that serves one of them."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, came: Callable[[End], None]) -> None:
         super().__init__(lambda: call.gone(self))
-        self._call = call
+        self._came = came
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._call.came(self)
-
-
-class _Parked(End):
-    """A stream of the host's that serves one of them."""
-
-    def __init__(self, call: Call) -> None:
-        super().__init__(lambda: call.gone(self))
-        self._call = call
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self._call.parked(self)
+        self._came(self)
 
 
 class _Question(asyncio.Protocol):
