@@ -10,6 +10,7 @@ import click
 _ENVIRONMENT = (
     ("PROA_HOME", "Everything in this folder, instead of the system's own places: an absolute, short path."),
     ("PROA_MACHINE", "The machine that is meant where no name is given; otherwise it is \\fBdefault\\fR."),
+    ("PROA_DOCKER_CLI", "\\fBguest\\fR has \\fBproa docker\\fR run the machine's own Docker CLI."),
 )
 _FILES = (
     ("~/.local/share/proa/machines/NAME/machine.toml", "What a machine is to be."),

@@ -35,7 +35,7 @@ def run_docker(name: str, argv: list[str]) -> int:
         status, output = credentials.answer(str(content.get("action")), str(content.get("input")))
         return json.dumps({"id": content.get("id"), "status": status, "output": output}).encode()
 
-    request = _request(argv, folder)
+    request = request_of(argv, folder)
     signals = [getattr(signal, signame) for signame in _PASSED_ON if hasattr(signal, signame)]
     with (
         ensure_agent(Places.current()) as client,
@@ -51,8 +51,10 @@ def run_docker(name: str, argv: list[str]) -> int:
             return BROKEN_PIPE
 
 
-def _request(argv: list[str], folder: Path) -> DockerRequest:
-    for word in argv:
+def request_of(argv: list[str], folder: Path) -> DockerRequest:
+    """What the guest is told; `folder` is the user's Docker folder. Raises ProaError."""
+    cwd = _folder()
+    for word in (*argv, cwd):
         if not _is_text(word):
             raise ProaError(
                 "bad-usage", f"this is no text: {os.fsencode(word)!r}", hint="write it in UTF-8", usage=True
@@ -66,7 +68,7 @@ def _request(argv: list[str], folder: Path) -> DockerRequest:
     rows, columns = window()
     return DockerRequest(
         argv=tuple(argv),
-        cwd=str(Path.cwd()),
+        cwd=cwd,
         home=str(Path.home()),
         environ={key: value for key, value in os.environ.items() if _is_text(key + value)},
         settings=settings,
@@ -75,6 +77,15 @@ def _request(argv: list[str], folder: Path) -> DockerRequest:
         rows=rows,
         columns=columns,
     )
+
+
+def _folder() -> str:
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError as error:
+        raise ProaError(
+            "folder-gone", "the current folder is not there any more", hint="go to one that is, with cd"
+        ) from error
 
 
 def _is_text(word: str) -> bool:
