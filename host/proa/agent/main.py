@@ -40,7 +40,7 @@ def set_up_log(places: Places) -> None:
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
 
 
-async def _serve(places: Places, listeners: Listeners) -> None:
+async def _serve(places: Places, listeners: Listeners, starting: str) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     if sys.platform != "win32":
@@ -48,7 +48,7 @@ async def _serve(places: Places, listeners: Listeners) -> None:
             loop.add_signal_handler(number, stop.set)
     agent = Agent(places, listeners)
     try:
-        await agent.open()
+        await agent.open(starting)
         log.info("agent %s is up, pid %d", __version__, os.getpid())
         await stop.wait()
         leaving = await asyncio.to_thread(login.is_leaving) if listeners else False
@@ -77,8 +77,11 @@ def _take_lock(places: Places, listeners: Listeners) -> FileLock | None:
     return None if answers(places.agent_socket) else FileLock.try_acquire(places.agent_lock)
 
 
-def main() -> int:
-    """Run the agent until SIGTERM. Exit status 0 at its end, also where another agent is at work already."""
+def main(starting: str = "") -> int:
+    """Run the agent until SIGTERM. Exit status 0 at its end, also where another agent is at work already.
+
+    `starting` is a machine that is about to be started.
+    """
     listeners = Listeners.take(os.environ)
     try:
         places = Places.current()
@@ -93,7 +96,7 @@ def main() -> int:
     try:
         lock.write(f"{os.getpid()}\n")
         set_up_log(places)
-        asyncio.run(_serve(places, listeners))
+        asyncio.run(_serve(places, listeners, starting))
     except ProaError as error:
         log.error("%s", error)
         print(*error.lines, sep="\n", file=sys.stderr)

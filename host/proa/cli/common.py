@@ -61,12 +61,15 @@ def _is_name(name: str) -> bool:
     return True
 
 
-def agent() -> AgentClient:
-    """The agent, started where it is not there. Raises ProaError `agent-did-not-start` …"""
+def agent(starting: str = "") -> AgentClient:
+    """The agent, started where it is not there. Raises ProaError `agent-did-not-start` …
+
+    `starting` is a machine that is to be started with it.
+    """
     # Imported when used: whoever only completes a word or reads a help needs no client.
     from proa.agent.client import ensure_agent
 
-    return ensure_agent(Places.current())
+    return ensure_agent(Places.current(), starting)
 
 
 def reach_agent(places: Places) -> tuple[AgentClient | None, ProaError | None]:

@@ -25,11 +25,15 @@ TIMEOUT = 300.0  # seconds; a helper may ask a person first
 
 
 class Credentials:
-    """The logins of one user, as the Docker folder and its helpers have them."""
+    """The logins of one user, as the Docker folder and its helpers have them.
 
-    def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
+    They are changed only where the user asks for that (`may_change`): what comes from the guest is hostile.
+    """
+
+    def __init__(self, folder: Path, environ: Mapping[str, str], *, may_change: bool) -> None:
         self._settings = DockerSettings(folder)
         self._environ = environ
+        self._may_change = may_change
 
     def answer(self, action: str, text: str) -> tuple[int, str]:
         """The exit status and output of a helper for that question."""
@@ -38,6 +42,8 @@ class Credentials:
                 return 0, json.dumps(self._all())
             if action not in ("get", "store", "erase"):
                 return 1, f"{action!r} is nothing that credentials can be asked for"
+            if action != "get" and not self._may_change:
+                return 1, "only docker login and docker logout change logins"
             server = str(_object(text).get("ServerURL", "")) if action == "store" else text.strip()
             helper = self._helper(server)
             return self._ask(helper, action, text) if helper else self._own(action, server, text)

@@ -28,7 +28,8 @@ _PASSED_ON = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
 def run_docker(name: str, argv: list[str]) -> int:
     """Run the guest's Docker CLI; its exit status. Raises ProaError."""
     folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
-    credentials = Credentials(folder, dict(os.environ))
+    may_change = not {"login", "logout"}.isdisjoint(argv)
+    credentials = Credentials(folder, dict(os.environ), may_change=may_change)
 
     def answer(question: bytes) -> bytes:
         content = json.loads(question)

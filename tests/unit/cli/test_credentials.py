@@ -42,7 +42,10 @@ class World:
         self.bin = folder / "bin"
         self.folder.mkdir()
         self.bin.mkdir()
-        self.credentials = Credentials(self.folder, {"PATH": str(self.bin)})
+        self.credentials = self.asked_by(may_change=True)
+
+    def asked_by(self, *, may_change: bool) -> Credentials:
+        return Credentials(self.folder, {"PATH": str(self.bin)}, may_change=may_change)
 
     def config(self, **content: object) -> None:
         (self.folder / "config.json").write_text(json.dumps(content))
@@ -147,6 +150,16 @@ def test_a_helper_that_is_missing_fails_or_speaks_nonsense_is_said(world: World)
     assert world.credentials.answer("list", "") == (0, "{}")
     world.helper("gone", "#!/bin/sh\necho nonsense\n")
     assert world.credentials.answer("list", "")[0] == 1
+
+
+def test_no_other_command_than_a_login_changes_them(world: World) -> None:
+    world.config(auths={"a.example": {"auth": packed("a:1")}})
+    before = world.kept
+    pull = world.asked_by(may_change=False)
+    assert json.loads(pull.answer("get", "a.example")[1])["Secret"] == "1"
+    for action, text in (("erase", "a.example"), ("store", '{"ServerURL": "b", "Username": "b"}')):
+        assert pull.answer(action, text)[0] == 1
+    assert world.kept == before
 
 
 @pytest.mark.parametrize(
