@@ -24,7 +24,7 @@ from tests.support.homes import PROA, Home  # noqa: E402
 from tests.support.native import native_agent  # noqa: E402
 from tests.support.native_engine import NativeEngine, native_engine  # noqa: E402
 from tests.support.native_front import NativeFront, native_front  # noqa: E402
-from tests.support.registry import GATEWAY, Registry, serve  # noqa: E402
+from tests.support.registry import Registry, serve  # noqa: E402
 
 MEMORY = "2GiB"
 
@@ -63,7 +63,7 @@ def machine(home: Home, registry: Registry) -> Iterator[dict[str, Any]]:
     """The status of the running machine `default`, booted once for all tests that only use it."""
     home.ok("create", "default", "--cpus", "1", "--memory", MEMORY, "--disk", "20GiB")
     home.ok("config", "set", "registry.mirrors", f"http://{registry.address}")
-    home.ok("config", "set", "registry.insecure", registry.address, f"{GATEWAY}/32")
+    home.ok("config", "set", "registry.insecure", registry.address)
     home.ok("start")
     yield home.status()
     home.ok("delete", "default", "--yes")

@@ -171,9 +171,12 @@ esac
 
 
 @pytest.fixture
-def private(registry: Registry) -> Iterator[str]:
+def private(registry: Registry, guests: Docker) -> Iterator[str]:
+    """The address of a registry that wants a login, and that the engine talks to."""
     with serve_private(registry) as address:
+        guests.home.ok("config", "set", "registry.insecure", registry.address, address)
         yield address
+        guests.home.ok("config", "set", "registry.insecure", registry.address)
 
 
 def log_in(guests: Docker, address: str, path: str) -> None:

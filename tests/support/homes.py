@@ -81,16 +81,15 @@ class Home:
 
         `proved`: an accelerator that another home has tried with its kernel need not be tried again.
         """
-        if proved and _proof().exists():
-            for folder in (self.folder, self.folder / "cache"):
-                folder.mkdir(mode=0o700, exist_ok=True)
-            shutil.copyfile(_proof(), self.folder / "cache/acceleration.json")
         subprocess.run(
             [sys.executable, "-m", "proa.images", str(source)],
             env=self.environ,
             check=True,
             capture_output=True,
         )
+        if proved and _proof().exists():
+            (self.folder / "cache").mkdir(mode=0o700, exist_ok=True)
+            shutil.copyfile(_proof(), self.folder / "cache/acceleration.json")
 
     def agent_pid(self) -> int | None:
         """The pid that the agent's lock names, if that process lives."""
