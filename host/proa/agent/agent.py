@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
 
 from proa.agent import at_login
+from proa.agent.answers import Say
 from proa.agent.attendant import Attendant
 from proa.agent.journal import Journal
+from proa.agent.server import ApiServer
 from proa.agent.vacant import Vacancies
 from proa.drivers.qemu.driver import QemuDriver
 from proa.images.keys import Keyring
 from proa.images.store import ImageStore
-from proa.machine.booting import Say
 from proa.machine.host_checks import check_driver, check_sizes
 from proa.machine.store import MachineStore
 from proa.model.errors import ProaError
@@ -25,10 +25,6 @@ from proa.ports.planner import Key
 from proa.system import login
 from proa.system.activation import Listeners
 from proa.system.paths import Places
-from proa.system.tasks import Tasks
-
-if TYPE_CHECKING:
-    from proa.agent.server import ApiServer
 
 log = logging.getLogger("proa.agent")
 
@@ -47,33 +43,22 @@ class Agent:
         self._attendants: dict[str, Attendant] = {}
         # Held while a machine is made or deleted: who comes second sees what the first has done.
         self._gates: dict[str, asyncio.Lock] = {}
-        self._tasks = Tasks("agent")
-        self._server: ApiServer | None = None
+        self._server = ApiServer(self, places.agent_socket, self._listeners)
 
-    async def open(self, starting: str = "") -> None:
-        """Heal what a crash left, adopt what runs, then answer.
-
-        `starting` is a machine that whoever starts this agent is about to start.
-        """
-        # aiohttp takes as long to import as all the rest together: meanwhile machines are looked after.
-        loading = self._tasks.start(asyncio.to_thread(_api), name="load the API")
+    async def open(self) -> None:
+        """Heal what a crash left, adopt what runs, then answer."""
         for left in self.store.sweep():
             self.journal.emit_for("")(EventKind.REPAIR, f"{left} was left half-made", done="removed")
         # Side by side: a machine that cannot be taken over at once does not keep the others waiting.
         await asyncio.gather(*(self._attend(name) for name in self.store.names()))
-        if starting in self._attendants:
-            self._attendants[starting].start_for_command()
         await self._vacancies.open(self._attendants)
-        self._server = (await loading)(self, self.places.agent_socket, self._listeners)
         await self._server.open()
         for attendant in self._attendants.values():
             attendant.start_at_login()
 
     async def close(self) -> None:
         self.journal.close()
-        await self._tasks.close()
-        if self._server is not None:
-            await self._server.close()
+        await self._server.close()
         for attendant in list(self._attendants.values()):
             await attendant.close()
         self._attendants.clear()
@@ -187,9 +172,3 @@ class Agent:
             emit(EventKind.PROBLEM, "it cannot be attended to", problem=Problem.of(error))
             attendant.trouble = error
         return attendant
-
-
-def _api() -> type[ApiServer]:
-    from proa.agent.server import ApiServer
-
-    return ApiServer

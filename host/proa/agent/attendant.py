@@ -116,11 +116,6 @@ class Attendant:
         if self.trouble is None:
             self._unasked.at_login()
 
-    def start_for_command(self) -> None:
-        """A command is about to ask for a start: what can be begun without its words, is."""
-        if self.trouble is None:
-            self._unasked.for_command()
-
     async def stop_until_used(self) -> None:
         """Stop the machine if it runs: the session ends, and what is left would be killed."""
         if self.machine.session is not None:

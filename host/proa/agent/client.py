@@ -322,10 +322,9 @@ def _gone(error: object) -> ProaError:
     )
 
 
-def ensure_agent(places: Places, starting: str = "") -> AgentClient:
+def ensure_agent(places: Places) -> AgentClient:
     """A client of a running agent of this version; it is started, or replaced, where need be.
 
-    `starting` is a machine that is to be started with it, so that a new agent can begin at once.
     Raises ProaError `agent-did-not-start` with the last line of its log.
     """
     unwritable = None
@@ -351,5 +350,5 @@ def ensure_agent(places: Places, starting: str = "") -> AgentClient:
 
     if info is not None:
         spawn.replace(places)
-    spawn.spawn(client, places, starting)
+    spawn.spawn(client, places)
     return client

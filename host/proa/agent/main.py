@@ -40,7 +40,7 @@ def set_up_log(places: Places) -> None:
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
 
 
-async def _serve(places: Places, listeners: Listeners, starting: str) -> None:
+async def _serve(places: Places, listeners: Listeners) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     if sys.platform != "win32":
@@ -48,7 +48,7 @@ async def _serve(places: Places, listeners: Listeners, starting: str) -> None:
             loop.add_signal_handler(number, stop.set)
     agent = Agent(places, listeners)
     try:
-        await agent.open(starting)
+        await agent.open()
         log.info("agent %s is up, pid %d", __version__, os.getpid())
         await stop.wait()
         leaving = await asyncio.to_thread(login.is_leaving) if listeners else False
@@ -77,11 +77,8 @@ def _take_lock(places: Places, listeners: Listeners) -> FileLock | None:
     return None if answers(places.agent_socket) else FileLock.try_acquire(places.agent_lock)
 
 
-def main(starting: str = "") -> int:
-    """Run the agent until SIGTERM. Exit status 0 at its end, also where another agent is at work already.
-
-    `starting` is a machine that is about to be started.
-    """
+def main() -> int:
+    """Run the agent until SIGTERM. Exit status 0 at its end, also where another agent is at work already."""
     listeners = Listeners.take(os.environ)
     try:
         places = Places.current()
@@ -96,7 +93,7 @@ def main(starting: str = "") -> int:
     try:
         lock.write(f"{os.getpid()}\n")
         set_up_log(places)
-        asyncio.run(_serve(places, listeners, starting))
+        asyncio.run(_serve(places, listeners))
     except ProaError as error:
         log.error("%s", error)
         print(*error.lines, sep="\n", file=sys.stderr)

@@ -20,17 +20,15 @@ END_TIMEOUT = 30.0
 POLL = 0.02
 
 
-def spawn(client: AgentClient, places: Places, starting: str = "") -> None:
+def spawn(client: AgentClient, places: Places) -> None:
     """Start an agent and wait until it answers. Raises ProaError `agent-did-not-start`, with its log.
 
-    `starting` is a machine that is to be started then: the agent begins with it at once.
     Where somebody listens for it (systemd's proa.socket), the first question has started it already.
     """
     began = places.agent_log.stat().st_size if places.agent_log.exists() else 0
     child = None
     if not answers(places.agent_socket):
-        argv = [sys.executable, "-m", "proa.agent", *(["--start", starting] if starting else [])]
-        child = spawn_detached(argv, log=places.agent_log, env=_environ())
+        child = spawn_detached([sys.executable, "-m", "proa.agent"], log=places.agent_log, env=_environ())
     _wait(client, child, places, began)
 
 

@@ -1,5 +1,4 @@
-"""Starts that no command has asked for yet: at login, by the first request after the host came up again, and
-for a command that waits for this agent."""
+"""Starts that no command asked for: at login, and by the first request after the host came up again."""
 
 from __future__ import annotations
 
@@ -41,14 +40,6 @@ class UnaskedStart:
         """Start a machine that starts at login, in the background."""
         if self._is_due(Due.NOW):
             self._begin("it starts at login")
-
-    def for_command(self) -> None:
-        """A command that waits for this agent is about to start it: from its memory image, that can begin.
-
-        A cold start is left to the command, which shows how far it is.
-        """
-        if self._machine.session is None and self._machine.sleeper.images.exists():
-            self._begin("a command is about to ask for it")
 
     async def on_request(self) -> None:
         """Start a machine that is due, and wait until it is up; one whose start failed says so itself."""

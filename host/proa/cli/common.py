@@ -61,15 +61,12 @@ def _is_name(name: str) -> bool:
     return True
 
 
-def agent(starting: str = "") -> AgentClient:
-    """The agent, started where it is not there. Raises ProaError `agent-did-not-start` …
-
-    `starting` is a machine that is to be started with it.
-    """
+def agent() -> AgentClient:
+    """The agent, started where it is not there. Raises ProaError `agent-did-not-start` …"""
     # Imported when used: whoever only completes a word or reads a help needs no client.
     from proa.agent.client import ensure_agent
 
-    return ensure_agent(Places.current(), starting)
+    return ensure_agent(Places.current())
 
 
 def reach_agent(places: Places) -> tuple[AgentClient | None, ProaError | None]:

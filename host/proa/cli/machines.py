@@ -26,7 +26,7 @@ def start_verb(name: str | None) -> None:
     A machine that was stopped or suspended comes back from its memory image, in about a second.
     """
     machine = machine_name(name)
-    with agent(machine) as client, progress() as say:
+    with agent() as client, progress() as say:
         status = client.start(machine, say)
     _say_ready(status)
 

@@ -30,18 +30,8 @@ class FakeMachine:
         self.starts = 0
         self.fails = False
         self.can_suspend = True
-        self.has_image = False
         self.gate = asyncio.Event()
         self._store = store
-
-    @property
-    def sleeper(self) -> FakeMachine:
-        return self
-
-    images = sleeper
-
-    def exists(self) -> bool:
-        return self.has_image
 
     async def start(self, say: Any) -> None:
         self.starts += 1
@@ -176,19 +166,3 @@ async def test_a_config_that_cannot_be_read_starts_nothing(world: World) -> None
     unasked = world.agent(intent="running", boot_id="earlier")
     await unasked.on_request()
     assert world.machine.starts == 0
-
-
-@pytest.mark.parametrize("has_image", [True, False])
-async def test_what_a_command_is_about_to_start_begins_if_it_need_not_be_told_how_far_it_is(
-    world: World, has_image: bool
-) -> None:
-    unasked = world.agent()
-    world.machine.has_image = has_image
-    world.machine.gate.set()
-    unasked.for_command()
-    async with asyncio.timeout(20):
-        await unasked.on_request()
-    assert world.machine.starts == has_image
-    unasked.for_command()
-    await asyncio.sleep(0)
-    assert world.machine.starts == has_image, "one that runs is left alone"
