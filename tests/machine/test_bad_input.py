@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from proa.system.paths import OURS
-from tests.support.homes import PATH, Home, Result
+from tests.support.homes import PATH, Home, Result, wait_until
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(300)]
 
@@ -220,7 +220,10 @@ def test_no_disk_space_is_said_and_nothing_is_left(image: Path, tmp_path: Path) 
         assert not (home.folder / "machines/default/data.qcow2").exists()
     finally:
         home.close()
-        subprocess.run(["umount", str(place)], check=True)
+        umount = ["umount", str(place)]
+        wait_until(
+            lambda: subprocess.run(umount, check=False).returncode == 0, 20, "nobody is in it any more"
+        )
         place.rmdir()
 
 
@@ -247,7 +250,6 @@ def test_a_planted_link_at_a_log_or_a_socket_is_not_followed(home: Home, tmp_pat
     pid = home.agent_pid()
     assert pid is not None
     os.kill(pid, 15)
-    from tests.support.homes import wait_until
 
     wait_until(lambda: home.agent_pid() is None, 15, "the agent ended")
     socket.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from pathlib import Path
 
 from proa.drivers.base import ExitReason, Stall
@@ -16,6 +17,7 @@ from proa.system.processes import ProcessIdentity, kill, wait_end
 from proa.system.sparse import allocated
 from proa.system.tasks import Tasks
 
+FINALIZED_TIMEOUT = 5.0  # seconds that QEMU may take to be done with a save that it has told the end of
 IO_ERROR = "io-error"  # qapi/run-state.json: the last write failed, and the guest was paused for it
 
 
@@ -87,7 +89,16 @@ class QemuProcess:
         return isinstance(status, dict) and status.get("status") not in ("prelaunch", "inmigrate")
 
     async def resume(self) -> None:
-        await self._monitor.execute("cont")
+        deadline = time.monotonic() + FINALIZED_TIMEOUT
+        while True:
+            try:
+                await self._monitor.execute("cont")
+                return
+            except ProaError as error:
+                # A save that has just ended is not over for QEMU until a step of its main loop later.
+                if "not finalized" not in error.why or time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(0.02)
 
     async def pause(self) -> None:
         await self._monitor.execute("stop")
