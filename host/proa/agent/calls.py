@@ -11,6 +11,7 @@ import logging
 import secrets
 from collections.abc import Callable
 
+import msgspec
 from aiohttp import web
 
 from proa.agent import streams
@@ -22,8 +23,6 @@ from proa.system.tasks import Tasks
 from proa_guest import wire
 
 log = logging.getLogger("proa.agent")
-
-PARKED = 1  # streams that a call may claim without a wait; one more follows each that it claims
 
 
 async def docker(request: web.Request, attendant: Attendant, wanted: DockerRequest) -> web.StreamResponse:
@@ -46,19 +45,8 @@ async def docker(request: web.Request, attendant: Attendant, wanted: DockerReque
 
 def _content(name: str, wanted: DockerRequest, view: GuestView) -> dict[str, object]:
     """What the guest is told (proa_guest.call.Spec)."""
-    return {
-        "call": name,
-        "argv": list(wanted.argv),
-        "cwd": view.cwd,
-        "home": view.home,
-        "note": view.note,
-        "folders": [list(folder) for folder in view.folders],
-        "environ": wanted.environ,
-        "settings": wanted.settings,
-        "terminals": list(wanted.terminals),
-        "rows": wanted.rows,
-        "columns": wanted.columns,
-    }
+    seen = {"cwd": view.cwd, "home": view.home, "note": view.note, "folders": view.folders}
+    return {**msgspec.structs.asdict(wanted), **seen, "call": name}
 
 
 def _too_old(machine: str) -> ProaError:
@@ -71,15 +59,14 @@ def _too_old(machine: str) -> ProaError:
 
 
 class _Parking:
-    """Keeps streams parked for one call."""
+    """Keeps a stream parked for one call: another follows each that it claims."""
 
     def __init__(self, attendant: Attendant, call: str) -> None:
         self._attendant = attendant
         self._call = call
         self._tasks = Tasks(f"call {call[:8]}")
         self._over = False
-        for _ in range(PARKED):
-            self._more()
+        self._more()
 
     def _more(self) -> None:
         if not self._over:

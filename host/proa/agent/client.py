@@ -37,6 +37,7 @@ from proa.model.events import Event
 from proa.model.image import BuildRequest, FetchRequest, ImageInfo, ImportRequest
 from proa.model.machine import MachineOptions, MachineStatus, PublishedPort
 from proa.model.problem import Problem
+from proa.system.docker_settings import docker_folder
 from proa.system.paths import Places
 
 T = TypeVar("T")
@@ -296,7 +297,7 @@ def _lines(response: http.client.HTTPResponse) -> Iterator[bytes]:
 
 def _docker_choice(environ: Mapping[str, str]) -> str:
     """The header that tells the agent of this shell's Docker: it sees no environment but its own."""
-    folder = Path(environ.get("DOCKER_CONFIG") or Path.home() / ".docker").absolute()
+    folder = docker_folder(environ).absolute()
     chosen = any(environ.get(key) for key in ("DOCKER_HOST", "DOCKER_CONTEXT", "PROA_HOME"))
     return quote(msgspec.json.encode(DockerChoice(config=str(folder), may_be_current=not chosen)))
 

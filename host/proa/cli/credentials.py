@@ -38,22 +38,18 @@ class Credentials:
     def answer(self, action: str, text: str) -> tuple[int, str]:
         """The exit status and output of a helper for that question."""
         try:
+            settings = self._settings.read()
             if action == "list":
-                return 0, json.dumps(self._all())
+                return 0, json.dumps(self._all(settings))
             if action not in ("get", "store", "erase"):
                 return 1, f"{action!r} is nothing that credentials can be asked for"
             if action != "get" and not self._may_change:
                 return 1, "only docker login and docker logout change logins"
             server = str(_object(text).get("ServerURL", "")) if action == "store" else text.strip()
-            helper = self._helper(server)
-            return self._ask(helper, action, text) if helper else self._own(action, server, text)
+            helper = _helper(settings, server)
+            return self._ask(helper, action, text) if helper else self._own(settings, action, server, text)
         except (ProaError, ValueError) as error:
             return 1, str(error)
-
-    def _helper(self, server: str) -> str:
-        """The helper that has a server's login; empty where it is in config.json itself."""
-        settings = self._settings.read()
-        return str(_table(settings.get("credHelpers")).get(server) or settings.get("credsStore") or "")
 
     def _ask(self, helper: str, action: str, text: str) -> tuple[int, str]:
         name = f"docker-credential-{helper}"
@@ -63,9 +59,8 @@ class Credentials:
         done = run([program, action], timeout=TIMEOUT, input=text.encode(), env=self._environ)
         return (0 if done.status == 0 else 1), done.stdout.decode("utf-8", "replace")
 
-    def _all(self) -> dict[str, str]:
+    def _all(self, settings: Mapping[str, object]) -> dict[str, str]:
         """Registries and user names."""
-        settings = self._settings.read()
         store = str(settings.get("credsStore") or "")
         if store:
             status, told = self._ask(store, "list", "")
@@ -79,8 +74,7 @@ class Credentials:
 
     # -- in config.json -----------------------------------------------------------------------
 
-    def _own(self, action: str, server: str, text: str) -> tuple[int, str]:
-        settings = self._settings.read()
+    def _own(self, settings: Mapping[str, object], action: str, server: str, text: str) -> tuple[int, str]:
         logins = _table(settings.get("auths"))
         if action == "get":
             entry = logins.get(server)
@@ -105,6 +99,11 @@ def for_guest(settings: Mapping[str, object]) -> dict[str, object]:
     """What of config.json the guest's CLI is told: all but logins, and what means something here alone."""
     here = ("auths", "credsStore", "credHelpers", "currentContext", "cliPluginsExtraDirs")
     return {key: value for key, value in settings.items() if key not in here}
+
+
+def _helper(settings: Mapping[str, object], server: str) -> str:
+    """The helper that has a server's login; empty where it is in config.json itself."""
+    return str(_table(settings.get("credHelpers")).get(server) or settings.get("credsStore") or "")
 
 
 def _login(entry: Mapping[str, object]) -> tuple[str, str] | None:

@@ -130,7 +130,7 @@ class Tool:
 
 def docker_cli(tool: Tool | None) -> Verdict:
     if tool is None:
-        return warn("no Docker CLI can be run here: `proa docker` runs the machine's own", "")
+        return warn("no Docker CLI can be run here: `proa docker` runs the machine's own")
     if not tool.version:
         return fail(f"{tool.path} does not say its version: it may be broken")
     return ok(tool.told)

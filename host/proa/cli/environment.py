@@ -23,6 +23,7 @@ from proa.model.api import AgentInfo
 from proa.model.doctor import AGENT_CHECKS, ORDER, CheckResult, Verdict, fail, named, skip
 from proa.model.errors import ProaError
 from proa.model.machine import MachineState, MachineStatus
+from proa.system.docker_settings import docker_folder
 from proa.system.files import read_bytes
 from proa.system.locks import is_held
 from proa.system.memory import available_memory, free_disk, total_memory
@@ -150,7 +151,7 @@ def _plugins(around: Surroundings) -> Verdict:
 
 def docker_config(environ: Mapping[str, str]) -> dict[str, object]:
     """The Docker CLI's own config, empty where there is none or it cannot be read."""
-    folder = Path(environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    folder = docker_folder(environ)
     try:
         content = json.loads(read_bytes(folder / "config.json", MOST_DOCKER_CONFIG))
     except (OSError, ValueError, RecursionError, ProaError):

@@ -18,7 +18,7 @@ from proa.cli.credentials import Credentials, for_guest
 from proa.cli.session import Session, raw_terminal, window
 from proa.model.api import DockerRequest
 from proa.model.errors import ProaError
-from proa.system.docker_settings import DockerSettings
+from proa.system.docker_settings import DockerSettings, docker_folder
 from proa.system.paths import Places
 
 BROKEN_PIPE = 128 + 13  # as a shell tells of a program that SIGPIPE ended
@@ -27,7 +27,7 @@ _PASSED_ON = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
 
 def run_docker(name: str, argv: list[str]) -> int:
     """Run the guest's Docker CLI; its exit status. Raises ProaError."""
-    folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    folder = docker_folder(os.environ)
     may_change = not {"login", "logout"}.isdisjoint(argv)
     credentials = Credentials(folder, dict(os.environ), may_change=may_change)
 

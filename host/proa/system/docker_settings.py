@@ -7,10 +7,16 @@ read is never written.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from proa.model.errors import ProaError
 from proa.system.files import read_bytes, write_atomic
+
+
+def docker_folder(environ: Mapping[str, str]) -> Path:
+    """Where the Docker CLI keeps what is this user's."""
+    return Path(environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
 
 
 class DockerSettings:
