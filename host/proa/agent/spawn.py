@@ -6,8 +6,8 @@ import contextlib
 import os
 import sys
 import time
+from typing import TYPE_CHECKING
 
-from proa.agent.client import AgentClient
 from proa.model.errors import ProaError
 from proa.system.files import tail
 from proa.system.locks import is_held
@@ -15,21 +15,23 @@ from proa.system.paths import Places
 from proa.system.processes import ProcessIdentity, identify, kill, spawn_detached, wait_until_gone
 from proa.system.sockets import answers
 
+if TYPE_CHECKING:
+    from proa.agent.client import AgentClient  # a command that hastens an agent has not imported it yet
+
 START_TIMEOUT = 30.0  # seconds until a new agent answers; it adopts machines first
 END_TIMEOUT = 30.0
 POLL = 0.02
 
 
-def spawn(client: AgentClient, places: Places) -> None:
-    """Start an agent and wait until it answers. Raises ProaError `agent-did-not-start`, with its log.
+def hasten(places: Places) -> ProcessIdentity | None:
+    """Start an agent and do not wait for it; None where one answers, or holds the lock and so will soon.
 
-    Where somebody listens for it (systemd's proa.socket), the first question has started it already.
+    Where somebody listens for it (systemd's proa.socket), the first question starts it. Raises ProaError
+    where it cannot be run.
     """
-    began = places.agent_log.stat().st_size if places.agent_log.exists() else 0
-    child = None
-    if not answers(places.agent_socket):
-        child = spawn_detached([sys.executable, "-m", "proa.agent"], log=places.agent_log, env=_environ())
-    _wait(client, child, places, began)
+    if answers(places.agent_socket) or is_held(places.agent_lock):
+        return None
+    return spawn_detached([sys.executable, "-m", "proa.agent"], log=places.agent_log, env=_environ())
 
 
 def _environ() -> dict[str, str]:
@@ -39,26 +41,34 @@ def _environ() -> dict[str, str]:
     }
 
 
-def _wait(client: AgentClient, child: ProcessIdentity | None, places: Places, began: int) -> None:
+def spawn(client: AgentClient, places: Places) -> None:
+    """Start an agent and wait until it answers. Raises ProaError `agent-did-not-start`, with its log."""
+    began = places.agent_log.stat().st_size if places.agent_log.exists() else 0
     deadline = time.monotonic() + START_TIMEOUT
+    child = hasten(places)
     while True:
         with contextlib.suppress(ProaError):
             client.info()
             return
         # Another command's agent may have won: then ours has ended, and the lock is held all the same.
-        ended = child is None or identify(child.pid) != child
-        ended = ended and not is_held(places.agent_lock) and not answers(places.agent_socket)
-        if ended or time.monotonic() > deadline:
-            grown = places.agent_log.exists() and places.agent_log.stat().st_size > began
-            told = tail(places.agent_log, 8) if grown else ()
-            raise ProaError(
-                "agent-did-not-start",
-                "the agent did not start",
-                why=told[-1] if told else f"it did not answer within {START_TIMEOUT:.0f} s",
-                hint=f"its log: {places.agent_log}",
-                log=told,
-            )
+        gone = not is_held(places.agent_lock) and not answers(places.agent_socket)
+        if gone and child is None:
+            child = hasten(places)  # the one that held the lock was ending, or could not start
+        elif (gone and child is not None and identify(child.pid) != child) or time.monotonic() > deadline:
+            raise _did_not_start(places, began)
         time.sleep(POLL)
+
+
+def _did_not_start(places: Places, began: int) -> ProaError:
+    grown = places.agent_log.exists() and places.agent_log.stat().st_size > began
+    told = tail(places.agent_log, 8) if grown else ()
+    return ProaError(
+        "agent-did-not-start",
+        "the agent did not start",
+        why=told[-1] if told else f"it did not answer within {START_TIMEOUT:.0f} s",
+        hint=f"its log: {places.agent_log}",
+        log=told,
+    )
 
 
 def replace(places: Places) -> None:

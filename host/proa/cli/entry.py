@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
@@ -16,6 +17,8 @@ def main() -> None:
             sys.exit(_docker(argv[1:]))
         if argv[:1] == ["status"] and _status(argv[1:]):
             return
+        if argv[:1] == ["start"] and not {"--help", "-h"} & set(argv):
+            _hasten()
         from proa.cli.main import run
 
         sys.exit(run(argv))
@@ -31,6 +34,17 @@ def _status(argv: list[str]) -> bool:
     if told is not None:
         print(told)
     return told is not None
+
+
+def _hasten() -> None:
+    """Let the agent that `start` will ask begin while this process still imports the verb."""
+    from proa.agent.spawn import hasten
+    from proa.system.paths import Places
+
+    with contextlib.suppress(ProaError):  # what is wrong is for the verb to say
+        places = Places.current()
+        if places.agent_log.parent.is_dir():
+            hasten(places)
 
 
 def _docker(argv: list[str]) -> int:

@@ -9,9 +9,12 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import time
 from pathlib import Path
 
 from proa.system.files import explain
+
+POLL = 0.005  # seconds
 
 
 class FileLock:
@@ -32,6 +35,17 @@ class FileLock:
             return cls(path, fd)
         os.close(fd)
         return None
+
+    @classmethod
+    def acquire(cls, path: Path, patience: float) -> FileLock | None:
+        """The lock, or None where it is still held after `patience` seconds. Raises ProaError.
+
+        Whoever looks whether it is held (`is_held`) has it for an instant: that is no reason to give up.
+        """
+        deadline = time.monotonic() + patience
+        while (lock := cls.try_acquire(path)) is None and time.monotonic() < deadline:
+            time.sleep(POLL)
+        return lock
 
     def write(self, text: str) -> None:
         """Say who holds it, for people and for `proa`."""

@@ -12,7 +12,9 @@ import pytest
 
 import proa.agent.client
 from proa.agent.client import ensure_agent
+from proa.agent.spawn import hasten
 from proa.model.errors import ProaError
+from proa.system.locks import FileLock, is_held
 from proa.system.paths import Places
 from proa.system.processes import identify, wait_until_gone
 from tests.support.homes import wait_until
@@ -66,6 +68,29 @@ def test_a_killed_agent_leaves_a_stale_socket_that_is_healed(places: Places) -> 
     assert wait_until_gone(first, 20)
     assert places.agent_socket.exists()
     assert ensure_agent(places).info().pid != first.pid
+
+
+def test_an_agent_that_was_hastened_is_waited_for(places: Places) -> None:
+    places.make()
+    hastened = hasten(places)
+    assert hastened is not None
+    wait_until(lambda: is_held(places.agent_lock), 20, "it has its lock, which comes before its imports")
+    assert hasten(places) is None
+    assert ensure_agent(places).info().pid == hastened.pid
+    assert hasten(places) is None
+
+
+def test_where_the_lock_goes_with_its_holder_another_agent_is_started(places: Places) -> None:
+    places.make()
+    lock = FileLock.try_acquire(places.agent_lock)
+    assert lock is not None
+    with ThreadPoolExecutor(1) as pool:
+        client = pool.submit(ensure_agent, places)
+        with pytest.raises(TimeoutError):
+            client.result(0.5)
+        assert not _agents(places)
+        lock.release()
+        assert [client.result(30).info().pid] == _agents(places)
 
 
 def test_an_agent_of_another_version_is_replaced(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from proa.system import processes
@@ -38,3 +40,25 @@ def test_looking_at_a_lock_makes_no_file_and_needs_no_right_to_write(tmp_path: P
     assert is_held(path)
     lock.release()
     assert not is_held(path)
+
+
+def test_whoever_only_looks_keeps_nobody_from_having_the_lock(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    path.touch()
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.is_set():
+            is_held(path)
+
+    with ThreadPoolExecutor(1) as pool:
+        looking = pool.submit(look)
+        try:
+            for _ in range(50):
+                lock = FileLock.acquire(path, 5)
+                assert lock is not None
+                assert FileLock.acquire(path, 0.01) is None
+                lock.release()
+        finally:
+            ended.set()
+        looking.result(5)
