@@ -20,7 +20,7 @@ from pathlib import Path
 from proa.system.inotify import Inotify
 from proa.system.watching import Kind
 from tests.bench.figures import Figure
-from tests.bench.world import World
+from tests.bench.world import QUIET, World, cpu_at_rest
 from tests.support.share_mounts import ShareMount
 
 FOLDERS, FILES = 600, 7  # in each
@@ -135,6 +135,8 @@ def _alone(folder: Path) -> list[Figure]:
         if status["watches"] < WATCHED:
             raise SystemExit(f"only {status['watches']} folders are watched: {status['problem']}")
         figures.append(Figure("mount: server with 10,000 watched folders", mount.resident(), "MiB", 50))
+        idle = f"mount: CPU of that server over {QUIET:.0f} s without a request"
+        figures.append(Figure(idle, cpu_at_rest(mount.server_pid), "s", 0.01))
     return figures
 
 

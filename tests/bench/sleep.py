@@ -12,13 +12,12 @@ from pathlib import Path
 from proa.machine.sleep.images import ImageFolder
 from tests.bench import starts
 from tests.bench.figures import Figure
-from tests.bench.world import World, seconds
+from tests.bench.world import QUIET, World, cpu_at_rest, seconds
 from tests.support.commands import run
 from tests.support.homes import PROA, wait_until
 from tests.support.registry import free_port
 
 ROUNDS = 5
-QUIET = 60.0  # seconds over which a sleeping machine's agent is watched
 MIB = 1 << 20
 FULL = 512 * MIB  # memory in use when it is suspended
 LOAD = 1024  # MiB that are written and freed
@@ -98,7 +97,9 @@ def _wakes(world: World, warm: float) -> list[Figure]:
     listed = _median(ROUNDS, suspend, lambda: seconds([world.docker, "ps"], world.docker_environ))
     fetched = _median(ROUNDS, suspend, lambda: seconds(["curl", "-sf", page], world.home.environ))
     suspend()
-    spent = _agents_cpu(world)
+    agent = world.home.agent_pid()
+    assert agent is not None
+    spent = cpu_at_rest(agent)
     assert world.home.hypervisors() == [], "nothing runs while it sleeps"
     run([str(world.docker), "rm", "-f", "page"], timeout=120, env=world.docker_environ).check()
     return [
@@ -106,20 +107,6 @@ def _wakes(world: World, warm: float) -> list[Figure]:
         Figure("a page of a sleeping machine over a warm start", fetched, "s", 1.2, warm),
         Figure(f"CPU of the agent over {QUIET:.0f} s of sleep", spent, "s", 0.01),
     ]
-
-
-def _agents_cpu(world: World) -> float:
-    """Seconds of CPU that the agent uses while nobody asks for anything."""
-    pid = world.home.agent_pid()
-
-    def used() -> int:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-        return int(fields[11]) + int(fields[12])  # proc(5): utime and stime, without the first two fields
-
-    time.sleep(2)  # the end of the suspend itself
-    before = used()
-    time.sleep(QUIET)
-    return (used() - before) / os.sysconf("SC_CLK_TCK")
 
 
 def _full(world: World) -> list[Figure]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from tests.support.commands import run
 from tests.support.homes import Home
 
 CPUS, MEMORY = 1, 2048  # of both guests that are compared; MiB
+QUIET = 60.0  # seconds over which what rests is watched
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,19 @@ class World:
     @property
     def docker_environ(self) -> dict[str, str]:
         return {**self.home.environ, "DOCKER_HOST": f"unix://{self.socket}"}
+
+
+def cpu_at_rest(pid: int) -> float:
+    """Seconds of CPU that a process uses in QUIET seconds in which nobody asks it for anything."""
+
+    def used() -> int:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+        return int(fields[11]) + int(fields[12])  # proc(5): utime and stime, without the first two fields
+
+    time.sleep(2)  # the end of what was before
+    before = used()
+    time.sleep(QUIET)
+    return (used() - before) / os.sysconf("SC_CLK_TCK")
 
 
 def seconds(argv: Sequence[str | Path], environ: Mapping[str, str], timeout: float = 300) -> float:

@@ -171,10 +171,14 @@ class ShareMount:
             socket.send_fds(self._to_relay, [b"take"], [guest.fileno()])
             assert self._to_relay.recv(16) == b"taken"
 
+    @property
+    def server_pid(self) -> int:
+        assert self._server is not None
+        return self._server.pid
+
     def resident(self) -> float:
         """The server's memory in MiB."""
-        assert self._server is not None
-        status = Path(f"/proc/{self._server.pid}/status").read_text()
+        status = Path(f"/proc/{self.server_pid}/status").read_text()
         [line] = [line for line in status.splitlines() if line.startswith("VmRSS")]
         return int(line.split()[1]) / 1024
 

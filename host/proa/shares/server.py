@@ -44,6 +44,7 @@ _ONCE = frozenset(
 _LONG = frozenset((Op.FSYNC, Op.FSYNCDIR, Op.SYNCFS, Op.FALLOCATE, Op.COPY_FILE_RANGE))
 LONG = 0.01  # seconds that an answer may take before another thread reads
 _MUCH = 64 << 10  # bytes whose copying another thread's waking is worth
+_AT_ONCE = 2 * _MUCH  # bytes to read while it is not known how long the frame is
 _OF_THE_RELAY = frozenset((Op.HELLO, Op.TOLD, Op.REPEATED, Op.RELEASED))
 
 
@@ -176,19 +177,36 @@ class Channel:
         self._flush = flush
         self.turn = Turn()
         self._writing = threading.Lock()
-        self._buffer = bytearray(2 * protocol.MAX_FRAME)
+        self._buffer = bytearray(_AT_ONCE)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
 
-    def read(self) -> memoryview | None:
-        """The next frame, which the caller owns; None at the end. Raises FrameError, OSError."""
+    def read(self, large: memoryview) -> memoryview | None:
+        """The next frame, which the caller owns; None at the end. Raises FrameError, OSError.
+
+        One of more than `_MUCH` bytes is in `large`, which has MAX_FRAME: it must be done before the next.
+        """
         if not self._fill(4):
             return None
         length = protocol.frame_length(self._view[self._start : self._start + 4])
+        if length > _MUCH:
+            return self._read_large(large[:length])
         if not self._fill(length):
             return None
         frame = memoryview(bytes(self._view[self._start : self._start + length]))
         self._start += length
+        return frame
+
+    def _read_large(self, frame: memoryview) -> memoryview | None:
+        """From the stream to where it stays, but for what came with what was before it."""
+        have = min(len(frame), self._end - self._start)
+        frame[:have] = self._view[self._start : self._start + have]
+        self._start += have
+        while have < len(frame):
+            taken = self._stream.recv_into(frame[have:], 0, socket.MSG_WAITALL)
+            if not taken:
+                return None
+            have += taken
         return frame
 
     def _fill(self, wanted: int) -> bool:
@@ -285,10 +303,11 @@ class Server:
         self._threads = []
 
     def _work(self, channel: Channel) -> None:
+        large = memoryview(bytearray(protocol.MAX_FRAME))  # takes no memory before it is used
         try:
             while True:
                 channel.turn.take()
-                frame = channel.read()
+                frame = channel.read(large)
                 if frame is None:
                     return
                 request = protocol.read_request(frame)

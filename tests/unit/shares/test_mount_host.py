@@ -223,12 +223,13 @@ def test_a_share_that_is_taken_away_is_closed(mount: ShareMount, host: Path) -> 
 
 _WRITER = """
 import os, sys
-folder, count = sys.argv[1], int(sys.argv[2])
+folder, count, content, writes = sys.argv[1], int(sys.argv[2]), *map(int, sys.argv[3:])
 for number in range(count):
     made = f"{folder}/{number}"
     os.mkdir(made)
-    with open(f"{made}/file", "x") as file:
-        file.write("x" * 1000)
+    with open(f"{made}/file", "xb", buffering=0) as file:
+        for write in range(writes):
+            file.write(b"%07d|" % (number + write) * content)
     os.rename(f"{made}/file", f"{made}/done")
     os.symlink("done", f"{made}/link")
     if number % 3 == 0:
@@ -237,6 +238,8 @@ print("ok")
 """
 
 
+# Pieces of 8 bytes in a write, and writes, of each writer: large ones are read into another place.
+_CONTENT = ((125, 1), (125, 1), (12_500, 4), (100_000, 3))
 _MANY = pytest.param("kill", 100, marks=[pytest.mark.long, pytest.mark.timeout(240)])
 
 
@@ -246,7 +249,8 @@ def test_nothing_is_lost_or_done_twice_in_a_cut(mount: ShareMount, host: Path, w
     count, writers = 12 * times, []
     for number in range(4):
         (host / str(number)).mkdir()
-        argv = [sys.executable, "-c", _WRITER, str(mount.path(host) / str(number)), str(count)]
+        place = mount.path(host) / str(number)
+        argv = [sys.executable, "-c", _WRITER, place, *map(str, (count, *_CONTENT[number]))]
         writers.append(subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
     waits = [threading.Thread(target=writer.wait) for writer in writers]
     for wait in waits:
@@ -260,8 +264,10 @@ def test_nothing_is_lost_or_done_twice_in_a_cut(mount: ShareMount, host: Path, w
     for number, writer in enumerate(writers):
         out, err = writer.communicate(timeout=120)
         assert out == b"ok\n", f"writer {number}: {err.decode()}"
+        pieces, writes = _CONTENT[number]
         for made in range(count):
-            assert (host / f"{number}/{made}/done").read_text() == "x" * 1000
+            expected = b"".join(b"%07d|" % (made + write) * pieces for write in range(writes))
+            assert (host / f"{number}/{made}/done").read_bytes() == expected
             assert (host / f"{number}/{made}/link").is_symlink() == bool(made % 3)
 
 
