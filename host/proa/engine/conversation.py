@@ -115,6 +115,7 @@ class Conversation:
         self._request: Head | None = None
         self._request_body: Body = NoBody()
         self._response: Head | None = None
+        self._last_answer: tuple[bytes, bytes, Head] | None = None  # as it came, to what method, and read
         self._response_body: Body = NoBody()
         self._inspected = bytearray()  # content of a body that is inspected
         self._held = bytearray()  # its original bytes
@@ -272,7 +273,9 @@ class Conversation:
         raw = self._client.take_head()
         if raw is None:
             return []
-        self._request = head = parse_request(raw)
+        before = self._request
+        # Most clients say the same again, word for word.
+        self._request = head = before if before is not None and before.raw == raw else parse_request(raw)
         self._response = None
         if mounts.carries_mounts(head.method, head.target):
             return self._begin_inspection(head)
@@ -354,7 +357,7 @@ class Conversation:
         assert self._request is not None
         commands: list[Command] = []
         while (raw := self._engine.take_head()) is not None:
-            head = parse_response(raw, self._request.method)
+            head = self._read_answer(raw, self._request.method)
             if head.status == 101:
                 self._phase = _Phase.RAW
                 return [*commands, Splice(self._client.take_all(), raw + self._engine.take_all())]
@@ -368,6 +371,12 @@ class Conversation:
                 return self._pass_answer(self._engine.take_all()) if head.status == 200 else self._over()
             return commands + self._begin_answer(head, raw, self._engine.take_all())
         return commands
+
+    def _read_answer(self, raw: bytes, method: bytes) -> Head:
+        """Raises HttpError."""
+        if self._last_answer is None or self._last_answer[:2] != (raw, method):
+            self._last_answer = (raw, method, parse_response(raw, method))
+        return self._last_answer[2]
 
     def _begin_answer(self, head: Head, raw: bytes, rest: bytes) -> list[Command]:
         """Of an answer the head is there, and `rest` of its body."""

@@ -7,7 +7,6 @@ well, and reads alike, which a test holds with generated heads.
 
 from __future__ import annotations
 
-import functools
 import re
 from dataclasses import dataclass
 from typing import Protocol
@@ -47,20 +46,12 @@ class Head:
     target: bytes = b""
     status: int = 0
 
-    @functools.cached_property
-    def _values(self) -> dict[bytes, list[bytes]]:
-        found: dict[bytes, list[bytes]] = {}
-        for name, value in self.headers:
-            found.setdefault(name, []).append(value)
-        return found
-
     def all(self, name: bytes) -> list[bytes]:
-        return self._values.get(name, [])
+        # There are ten or twenty: to look through them takes less than to sort them first.
+        return [value for known, value in self.headers if known == name]
 
     def has_token(self, name: bytes, token: bytes) -> bool:
-        return name in self._values and any(
-            token in [word.strip().lower() for word in value.split(b",")] for value in self.all(name)
-        )
+        return any(token in [word.strip().lower() for word in value.split(b",")] for value in self.all(name))
 
     @property
     def keeps_alive(self) -> bool:

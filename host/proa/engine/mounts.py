@@ -6,6 +6,7 @@ and of a key that stands twice, each is looked at.
 
 from __future__ import annotations
 
+import functools
 import json
 import posixpath
 import re
@@ -57,6 +58,7 @@ class _Place:
     creates: bool = False
 
 
+@functools.lru_cache(maxsize=64)  # clients ask the same again and again
 def path_of(target: bytes) -> str:
     """A request target's path as the engine's router sees it: decoded, cleaned, without the version."""
     text = target.decode("latin-1")
