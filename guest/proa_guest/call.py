@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Callable
 
 from proa_guest import wire
+from proa_guest.commands import module
 from proa_guest.execute import ENVIRON, ExecEnd
 from proa_guest.relay import End, reset
 from proa_guest.share import FOLDER as HOST_FOLDERS
@@ -30,10 +31,6 @@ PROGRAMS = "/usr/lib/proa/bin"  # docker-credential-proa
 BUILDX_STATE = "/var/lib/proa/buildx"  # builders that a user makes stay, as they would on a host
 DOCKER = "/usr/bin/docker"
 HELPER = "proa"  # docker-credential-proa, by Docker's rule for such names
-LAUNCHER = [
-    "/usr/bin/python3", "-sSE", "-c",
-    "import sys; sys.path.append('/usr/lib/proa/python'); from proa_guest.launch import main; main()",
-]  # fmt: skip
 MOST_CALLS = 64
 MOST_QUESTION = 64 << 10  # bytes that a credential helper may be given
 # Of the host's environment, what is set here for the command, or means something on the host alone.
@@ -46,7 +43,7 @@ class Calls:
 
     def __init__(self, folder: str = FOLDER, launcher: list[str] | None = None) -> None:
         self._folder = folder
-        self._launcher = launcher or LAUNCHER
+        self._launcher = launcher or module("proa_guest.launch")
         self._running: dict[str, Call] = {}
         _remove(folder)  # what an agent before this one left
 

@@ -13,6 +13,20 @@ _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 ENVIRON = {"PATH": _PATH, "LANG": "C.UTF-8", "HOME": "/root"}
 
 
+PYTHON = "/usr/bin/python3"
+PACKAGES = "/usr/lib/proa/python"
+
+
+def module(name: str) -> list[str]:
+    """The command that runs `main` of one of our modules, and nothing of the environment's or the user's."""
+    return [
+        PYTHON,
+        "-sSE",
+        "-c",
+        f"import sys; sys.path.append({PACKAGES!r}); from {name} import main; main()",
+    ]
+
+
 class CommandFailed(Exception):
     """A command failed; the message has its last line."""
 

@@ -13,7 +13,7 @@ import signal
 import time
 
 from proa_guest import disk, setup, share
-from proa_guest.commands import CommandFailed, last_line, now, run, spawn
+from proa_guest.commands import CommandFailed, last_line, module, now, run, spawn
 from proa_guest.oom import OutOfMemory
 from proa_guest.probes import BeatProbe, SocketProbe
 from proa_guest.supervisor import Service, next_due
@@ -25,8 +25,6 @@ DOCKERD = "/run/docker.sock"
 DOCKERD_PID = "/run/docker.pid"
 WELCOME = "/usr/share/proa/welcome.tar"
 WELCOME_MARK = f"{disk.MOUNT}/proa/welcome-loaded"
-PYTHON = ["python3", "-sSE", "-c"]
-AGENT = "import sys; sys.path.append('/usr/lib/proa/python'); from proa_guest.agent import main; main()"
 LOOK_SOON, LOOK_LATER = 0.1, 2.0  # seconds between looks while something comes up, and after that
 LOG_SIZE = 1 << 20  # bytes; logs lie in memory
 STOP_TIMEOUT = {"dockerd": 40.0, "containerd": 10.0, "agent": 3.0}  # seconds; containers have 10 by default
@@ -44,7 +42,7 @@ class Init:
         self.disk: dict[str, object] = {"state": "starting", "message": "", "size": 0, "free": 0}
         self.network: dict[str, object] = {"state": "starting", "message": ""}
         self.services = [
-            Service("agent", [*PYTHON, AGENT]),
+            Service("agent", module("proa_guest.agent")),
             Service("containerd", ["containerd"]),
             Service(
                 "dockerd", ["dockerd", f"--containerd={CONTAINERD}", f"--host=unix://{DOCKERD}"], "containerd"

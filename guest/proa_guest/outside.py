@@ -12,7 +12,7 @@ import ipaddress
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 NETLINK_SOCK_DIAG = 4
 SOCK_DIAG_BY_FAMILY, SOCK_DESTROY = 20, 21
@@ -28,9 +28,9 @@ OUTSIDE_CARD = "eth0"
 
 def end_all(*, everywhere: bool) -> int:
     """End all connections to the outside, in all namespaces or in this one; how many. Raises OSError."""
-    inside = _Inside()
     if not everywhere:
-        return _end_here(inside)
+        return _end_here(_Inside)
+    inside = _Inside()
     own = os.open("/proc/self/ns/net", os.O_RDONLY)
     ended = 0
     try:
@@ -41,7 +41,7 @@ def end_all(*, everywhere: bool) -> int:
                 continue  # its process has ended
             try:
                 os.setns(there, os.CLONE_NEWNET)
-                ended += _end_here(inside)
+                ended += _end_here(lambda: inside)
             finally:
                 os.close(there)
                 os.setns(own, os.CLONE_NEWNET)
@@ -128,18 +128,25 @@ class _Inside:
         return self._known[address]
 
 
-def _end_here(inside: _Inside) -> int:
-    """End the connections of this thread's namespace that lead outside; how many."""
+def _end_here(look: Callable[[], _Inside]) -> int:
+    """End the connections of this thread's namespace that lead outside; how many.
+
+    `look` is called where there are any at all: it takes a guest that just woke longer than all else here.
+    """
     asked = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG)
     try:
         asked.settimeout(10.0)
         asked.bind((0, 0))
-        ended = 0
-        for family in (socket.AF_INET, socket.AF_INET6):
-            for identity in list(_connections(asked, family)):
-                if _peer(family, identity) not in inside:
-                    ended += _destroy(asked, family, identity)
-        return ended
+        found = [
+            (family, identity)
+            for family in (socket.AF_INET, socket.AF_INET6)
+            for identity in _connections(asked, family)
+        ]
+        if not found:
+            return 0
+        inside = look()
+        outside = [(family, identity) for family, identity in found if _peer(family, identity) not in inside]
+        return sum(_destroy(asked, family, identity) for family, identity in outside)
     finally:
         asked.close()
 

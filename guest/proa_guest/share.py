@@ -23,7 +23,7 @@ import threading
 import time
 
 from proa_guest.anticipated import Anticipated
-from proa_guest.commands import spawn
+from proa_guest.commands import module, spawn
 from proa_guest.fuse import (
     HEAD,
     HELLO,
@@ -50,10 +50,6 @@ STREAM = 4  # and the agent the relay its first stream
 RELAY_SOCKET = "/run/proa/share.sock"
 RELAY_LOCK = "/run/proa/share.lock"
 RELAY_LOG = "/var/log/proa/share.log"
-RELAY = [
-    "python3", "-sSE", "-c",
-    "import sys; sys.path.append('/usr/lib/proa/python'); from proa_guest.share import main; main()",
-]  # fmt: skip
 MOST = (1 << 20) + (64 << 10)  # bytes of a frame: a kernel's largest write, with its head
 READ_AHEAD = 1024  # KiB; a kernel's own choice of 128 makes eight requests of one
 MS_NOSUID, MS_NODEV, MS_NOATIME = 2, 4, 1024  # linux/mount.h
@@ -112,7 +108,7 @@ def inherited() -> int | None:
 def hand_over(stream: socket.socket) -> None:
     """Give the relay a stream of the host's; start the relay where there is none. Raises OSError."""
     if not _give(stream):
-        spawn(RELAY, RELAY_LOG, {HANDLE: HANDLE, STREAM: stream.fileno()})
+        spawn(module("proa_guest.share"), RELAY_LOG, {HANDLE: HANDLE, STREAM: stream.fileno()})
 
 
 def _give(stream: socket.socket) -> bool:

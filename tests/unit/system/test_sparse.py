@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from proa.system import sparse
-from proa.system.sparse import allocated, blocks, copy_sparse, make_memory
+from proa.system.sparse import allocated, blocks, copy_data, copy_sparse, make_memory
 
 MIB = 1 << 20
 
@@ -36,6 +36,28 @@ def test_a_copy_is_the_same_with_its_holes(pair: tuple[int, int]) -> None:
     assert os.pread(target, 3 * MIB, 5 * MIB) == b"a" * (3 * MIB)
     assert os.pread(target, 4, 64 * MIB - 4) == b"\0end"
     assert written <= 5 * MIB and allocated(target) <= 5 * MIB
+
+
+def test_what_has_holes_is_copied_as_it_is(pair: tuple[int, int]) -> None:
+    source, _ = pair
+    fill(source)
+    memory = make_memory("test", 64 * MIB)
+    assert memory is not None
+    try:
+        copy_data(source, memory)
+        assert list(blocks(memory)) == list(blocks(source)) and allocated(memory) == allocated(source)
+    finally:
+        os.close(memory)
+
+
+def test_one_that_ends_while_it_is_copied_is_an_error(
+    pair: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = pair
+    os.pwrite(source, b"x" * MIB, 0)
+    monkeypatch.setattr(sparse, "extents", lambda _: iter([(0, 2 * MIB)]))
+    with pytest.raises(OSError, match="ended early"):
+        copy_data(source, target)
 
 
 def test_blocks_are_the_content_wherever_the_holes_are(pair: tuple[int, int]) -> None:

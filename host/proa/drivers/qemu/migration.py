@@ -19,7 +19,7 @@ from proa.drivers.base import RAM_FILE, STATE_FILE
 from proa.drivers.qemu.monitor import Monitor
 from proa.model.errors import ProaError
 from proa.system.files import explain
-from proa.system.sparse import copy_sparse
+from proa.system.sparse import copy_data, copy_sparse
 
 POLL = 0.005  # seconds between looks at a migration that takes 20 ms
 SAVE_TIMEOUT = 300.0  # seconds; streamed memory on a slow disk
@@ -129,7 +129,7 @@ def copy_in(path: Path, memory: int) -> None:
     try:
         if os.fstat(fd).st_size != os.fstat(memory).st_size:
             raise OSError(errno.EIO, f"{path} has another size than the machine's memory")
-        copy_sparse(fd, memory)
+        copy_data(fd, memory)
     finally:
         os.close(fd)
 
