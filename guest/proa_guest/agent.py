@@ -263,11 +263,25 @@ class ShareEnd(asyncio.Protocol):
         no_delay(connection)
         try:
             with socket.socket(fileno=os.dup(connection.fileno())) as stream:
-                share.hand_over(stream)
+                relay = share.hand_over(stream)
+            if relay is not None:
+                reap(relay)
         except OSError as error:
             log(f"the host's folders have no relay: {error}")
         finally:
             transport.abort()  # closes this descriptor, not the connection
+
+
+def reap(pid: int) -> None:
+    """Take note of a child's end when it comes, so that nothing is left of it. Raises OSError."""
+    loop, handle = asyncio.get_running_loop(), os.pidfd_open(pid)
+
+    def ended() -> None:
+        loop.remove_reader(handle)
+        os.close(handle)
+        os.waitpid(pid, 0)
+
+    loop.add_reader(handle, ended)
 
 
 def no_delay(connection: socket.socket) -> None:

@@ -105,10 +105,11 @@ def inherited() -> int | None:
     return HANDLE
 
 
-def hand_over(stream: socket.socket) -> None:
-    """Give the relay a stream of the host's; start the relay where there is none. Raises OSError."""
-    if not _give(stream):
-        spawn(module("proa_guest.share"), RELAY_LOG, {HANDLE: HANDLE, STREAM: stream.fileno()})
+def hand_over(stream: socket.socket) -> int | None:
+    """Give the relay a stream of the host's; its pid where it had to be started. Raises OSError."""
+    if _give(stream):
+        return None
+    return spawn(module("proa_guest.share"), RELAY_LOG, {HANDLE: HANDLE, STREAM: stream.fileno()})
 
 
 def _give(stream: socket.socket) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.clients import Docker
-from tests.support.homes import Home
+from tests.support.homes import Home, wait_until
 from tests.support.share_mounts import can_confine
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(240)]
@@ -265,6 +265,21 @@ def test_a_killed_share_server_costs_nothing(running: Docker, home: Home, projec
     assert running("exec", "box", "cat", "/app/greeting").out == "changed meanwhile"
     assert home.share_servers() not in ([], [server])
     assert json.loads(home.ok("shares", "--json"))["mounted"]
+
+
+def test_a_killed_relay_costs_nothing_and_nothing_is_left_of_it(running: Docker, home: Home) -> None:
+    """The mount is init's: another relay goes on with it, over the next stream of the host's."""
+    relays = "ps -eo pid,ppid,stat,args | grep '[p]roa_guest.share'"
+    agent = home.ok("shell", "--", "pgrep", "-f", "import sys.*proa_guest.agent import").split()[0]
+    found = [line.split() for line in home.ok("shell", "--", "sh", "-c", relays).splitlines()]
+    [relay] = [words[0] for words in found if words[1] == agent]  # what repeats changes is a child of its own
+    home.ok("shell", "--", "kill", "-9", relay)
+    assert running("exec", "box", "cat", "/app/greeting").out == "hello"
+
+    def is_gone() -> bool:
+        return home.proa("shell", "--", "test", "-e", f"/proc/{relay}").status == 1
+
+    wait_until(is_gone, 30, "the relay is gone")
 
 
 @pytest.mark.long

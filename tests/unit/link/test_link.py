@@ -14,7 +14,7 @@ import pytest
 
 from proa.link.control import Control
 from proa.link.loopback import Loopback
-from proa.link.pool import LinkPool
+from proa.link.pool import PARKED, LinkPool
 from proa.model.errors import ProaError
 from proa.system.tasks import Tasks
 from proa_guest import wire
@@ -136,35 +136,44 @@ async def test_nobody_there_is_said_within_the_bound() -> None:
     await tasks.close()
 
 
-class _FirstGoesAstray:
-    """A transport whose first connection is accepted and never answered."""
+class _FirstGoAstray:
+    """A transport whose first connections are accepted and never answered."""
 
-    def __init__(self, astray: int, port: int) -> None:
+    def __init__(self, count: int, astray: int, port: int) -> None:
         self.dials = 0
+        self._count = count
         self._astray = Loopback("127.0.0.1", astray)
         self._right = Loopback("127.0.0.1", port)
 
     async def connect(self, factory: Callable[[], P]) -> P:
         self.dials += 1
-        return await (self._astray if self.dials == 1 else self._right).connect(factory)
+        return await (self._astray if self.dials <= self._count else self._right).connect(factory)
 
 
+@pytest.mark.parametrize(("astray", "stuck", "timeout"), ((1, 0.05, 60.0), (1, 60.0, 0.3), (3, 0.05, 0.3)))
 async def test_a_handshake_that_gets_stuck_is_made_again(
-    agent: NativeAgent, monkeypatch: pytest.MonkeyPatch
+    agent: NativeAgent, monkeypatch: pytest.MonkeyPatch, astray: int, stuck: float, timeout: float
 ) -> None:
     """QEMU's user network accepts more connections at once than it delivers."""
-    monkeypatch.setattr("proa.link.pool.HANDSHAKE_TIMEOUT", 0.3)
+    monkeypatch.setattr("proa.link.pool.STUCK", stuck)
+    monkeypatch.setattr("proa.link.pool.HANDSHAKE_TIMEOUT", timeout)
     tasks = Tasks("test")
     silent = socket.create_server(("127.0.0.1", 0))
-    transport = _FirstGoesAstray(silent.getsockname()[1], agent.port)
+    transport = _FirstGoAstray(astray, silent.getsockname()[1], agent.port)
     pool = LinkPool(transport, agent.secret, tasks, parked=0)
     server, target = await echo_server(hash_only=True)
     try:
         reader, writer = streams(await pool.open(target))
         writer.write_eof()
         assert (await reader.read()).decode() == hashlib.sha256(b"").hexdigest()
-        assert transport.dials == 2
+        assert transport.dials >= astray + 1
         writer.close()
+        silent.settimeout(5)
+        for _ in range(astray):
+            with silent.accept()[0] as connection:
+                connection.settimeout(5)
+                with pytest.raises(ConnectionResetError):
+                    connection.recv(1)
     finally:
         server.close()
         silent.close()
@@ -207,7 +216,7 @@ async def test_malformed_input_costs_its_connection_and_nothing_else(
         writer.write(b"still here")
         assert await reader.readexactly(10) == b"still here"
         writer.close()
-    assert agent.descriptors() <= before + 2
+    assert agent.descriptors() <= before + PARKED, "but for streams that were parked meanwhile"
 
 
 async def _rest(reader: asyncio.StreamReader) -> bytes:
