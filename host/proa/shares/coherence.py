@@ -21,6 +21,9 @@ from proa.system.watching import CONTENT, NAMES, Change, Kind
 log = logging.getLogger("proa.shares")
 
 PATIENCE = 0.005  # seconds that the second half of a move may come later than the first
+# Seconds after changes in which more gather. Most are the guest's own, three for each file that it makes: to
+# follow each at once would have whoever answers the guest wait for this thread as often.
+GATHERED = 0.003
 IDLE = 10.0  # seconds without a change after which it is known that nothing was missed
 
 
@@ -65,17 +68,19 @@ class Coherence:
     def _run(self) -> None:
         watcher = self._watches.watcher
         assert watcher is not None
+        pause = threading.Event()
         with or_end("changes of this computer's folders"):
             while True:
                 began = time.time_ns()
-                self._following = False
                 changes = watcher.read(IDLE, self._begin)
                 if not changes:
                     self._tree.nodes.let_go_all(but_nameless=True)  # a disk can be taken out so
                 if changes and changes[-1].kind & Kind.MOVED_FROM:
                     changes += watcher.read(PATIENCE)
                 self.follow(changes)
-                self._since = began
+                self._since, self._following = began, False
+                if changes:
+                    pause.wait(GATHERED)
 
     def _begin(self) -> None:
         self._following = True
