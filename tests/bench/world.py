@@ -51,14 +51,17 @@ class World:
         return {**self.home.environ, "DOCKER_HOST": f"unix://{self.socket}"}
 
 
-def cpu_at_rest(pid: int) -> float:
-    """Seconds of CPU that a process uses in QUIET seconds in which nobody asks it for anything."""
+def cpu_at_rest(pid: int, after: float = 2.0) -> float:
+    """Seconds of CPU that a process uses in QUIET seconds in which nobody asks it for anything.
+
+    They begin `after` so many, in which it ends what was before.
+    """
 
     def used() -> int:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
         return int(fields[11]) + int(fields[12])  # proc(5): utime and stime, without the first two fields
 
-    time.sleep(2)  # the end of what was before
+    time.sleep(after)
     before = used()
     time.sleep(QUIET)
     return (used() - before) / os.sysconf("SC_CLK_TCK")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import mmap
 import socket
 import sys
 import threading
@@ -303,7 +304,7 @@ class Server:
         self._threads = []
 
     def _work(self, channel: Channel) -> None:
-        large = memoryview(bytearray(protocol.MAX_FRAME))  # takes no memory before it is used
+        large = memoryview(mmap.mmap(-1, protocol.MAX_FRAME))  # takes no memory before it is used
         try:
             while True:
                 channel.turn.take()

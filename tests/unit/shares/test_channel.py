@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import random
 import socket
 import threading
@@ -44,7 +45,7 @@ def test_frames_come_out_as_they_went_in(piece: int) -> None:
     sending = threading.Thread(target=send)
     sending.start()
     channel = Channel(ours, lambda: None)
-    large = memoryview(bytearray(MAX_FRAME))
+    large = memoryview(mmap.mmap(-1, MAX_FRAME))
     small = []
     for frame in frames:
         read = channel.read(large)
@@ -63,5 +64,5 @@ def test_one_that_is_cut_off_is_none() -> None:
         with theirs:
             theirs.sendall(_frame(size)[: size - 1])
         channel = Channel(ours, lambda: None)
-        assert channel.read(memoryview(bytearray(MAX_FRAME))) is None
+        assert channel.read(memoryview(mmap.mmap(-1, MAX_FRAME))) is None
         channel.close()
