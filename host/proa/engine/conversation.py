@@ -113,6 +113,7 @@ class Conversation:
         self._engine_open = False
         self._client_eof = False
         self._request: Head | None = None
+        self._path = ""  # its path, as the engine's router sees it
         self._request_body: Body = NoBody()
         self._response: Head | None = None
         self._last_answer: tuple[bytes, bytes, Head] | None = None  # as it came, to what method, and read
@@ -153,8 +154,7 @@ class Conversation:
             self._phase in (_Phase.EXCHANGE, _Phase.HELD)
             and request is not None
             and request.method == b"GET"
-            and (b"events" in request.target or b"%" in request.target)  # most are asked in vain
-            and mounts.path_of(request.target) == "/events"
+            and self._path == "/events"
         )
 
     # -- events -------------------------------------------------------------------------------
@@ -273,11 +273,12 @@ class Conversation:
         raw = self._client.take_head()
         if raw is None:
             return []
-        before = self._request
-        # Most clients say the same again, word for word.
-        self._request = head = before if before is not None and before.raw == raw else parse_request(raw)
+        head = self._request
+        if head is None or head.raw != raw:  # many clients say the same again, word for word
+            self._request = head = parse_request(raw)
+            self._path = mounts.path_of(head.target)
         self._response = None
-        if mounts.carries_mounts(head.method, head.target):
+        if mounts.carries_mounts(head.method, self._path):
             return self._begin_inspection(head)
         self._request_body = request_body(head)
         return self._send(head.raw)
@@ -402,7 +403,7 @@ class Conversation:
         return (
             self._shares
             and not isinstance(self._response_body, (NoBody, UntilCloseBody))
-            and mounts.shows_mounts(self._request.target)
+            and mounts.shows_mounts(self._path)
         )
 
     def _gather(self, data: bytes) -> list[Command]:
@@ -429,15 +430,13 @@ class Conversation:
         assert self._request is not None
         if head.status != 200 or head.all(b"content-length") or head.all(b"transfer-encoding"):
             return False
-        return self._request.method == b"POST" and bool(
-            _HIJACKS.fullmatch(mounts.path_of(self._request.target))
-        )
+        return self._request.method == b"POST" and bool(_HIJACKS.fullmatch(self._path))
 
     def _settles(self, head: Head) -> bool:
         assert self._request is not None
         if self._request.method != b"POST" or head.status >= 300:
-            return False  # most are asked in vain, and the path takes a while to clean
-        return bool(_SETTLES.fullmatch(mounts.path_of(self._request.target)))
+            return False
+        return bool(_SETTLES.fullmatch(self._path))
 
     def _pass_answer(self, data: bytes, before: bytes = b"") -> list[Command]:
         taken = self._response_body.feed(data)

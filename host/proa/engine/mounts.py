@@ -6,7 +6,7 @@ and of a key that stands twice, each is looked at.
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import json
 import posixpath
 import re
@@ -58,19 +58,21 @@ class _Place:
     creates: bool = False
 
 
-@functools.lru_cache(maxsize=64)  # clients ask the same again and again
 def path_of(target: bytes) -> str:
     """A request target's path as the engine's router sees it: decoded, cleaned, without the version."""
     text = target.decode("latin-1")
-    path = urlsplit(text).path if "://" in text.partition("?")[0] else text.partition("?")[0]
+    path = text.partition("?")[0]
+    if "://" in path:
+        with contextlib.suppress(ValueError):  # no address at all, which the engine refuses
+            path = urlsplit(text).path
     decoded = unquote_to_bytes(path).decode("utf-8", "replace")
     cleaned = posixpath.normpath("/" + decoded.lstrip("/"))
     return _VERSION.sub("", cleaned)
 
 
-def shows_mounts(target: bytes) -> bool:
-    """Whether an answer to it may name host paths, which the guest has elsewhere."""
-    return _SHOWS.fullmatch(path_of(target)) is not None
+def shows_mounts(path: str) -> bool:
+    """Whether an answer to a request of such a path may name host paths, which the guest has elsewhere."""
+    return _SHOWS.fullmatch(path) is not None
 
 
 def shown(answer: bytes) -> bytes:
@@ -78,8 +80,8 @@ def shown(answer: bytes) -> bytes:
     return answer.replace(GUEST_ROOT.encode() + b"/", b"/")
 
 
-def carries_mounts(method: bytes, target: bytes) -> bool:
-    return method.upper() == b"POST" and _INSPECTED.fullmatch(path_of(target)) is not None
+def carries_mounts(method: bytes, path: str) -> bool:
+    return method.upper() == b"POST" and _INSPECTED.fullmatch(path) is not None
 
 
 @dataclass(frozen=True)

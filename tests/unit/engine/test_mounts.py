@@ -7,6 +7,7 @@ import json
 import pytest
 
 from proa.engine import mounts
+from proa.engine.conversation import Conversation, OpenEngine
 
 EVIL = "/home/user/secret"
 
@@ -153,15 +154,21 @@ def test_a_large_body_is_read_whole() -> None:
     ],
 )
 def test_requests_that_carry_mounts_in_every_spelling(target: str) -> None:
-    assert mounts.carries_mounts(b"POST", target.encode())
+    assert mounts.carries_mounts(b"POST", mounts.path_of(target.encode()))
 
 
 @pytest.mark.parametrize(
     "target", ["/containers/json", "/containers/abc/start", "/build?x=/containers/create", "/images/create"]
 )
 def test_other_requests_are_left_alone(target: str) -> None:
-    assert not mounts.carries_mounts(b"POST", target.encode())
-    assert not mounts.carries_mounts(b"GET", b"/containers/create")
+    assert not mounts.carries_mounts(b"POST", mounts.path_of(target.encode()))
+    assert not mounts.carries_mounts(b"GET", "/containers/create")
+
+
+def test_what_is_no_address_is_left_to_the_engine() -> None:
+    asked = Conversation()
+    [command] = asked.client_data(b"GET http://[x/containers/json HTTP/1.1\r\nHost: docker\r\n\r\n")
+    assert isinstance(command, OpenEngine)
 
 
 def test_the_refusal_names_the_folder_and_what_to_use() -> None:
