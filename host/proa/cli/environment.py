@@ -5,7 +5,6 @@ A check never raises and is bounded in time; all of one round run at once, besid
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import stat
@@ -23,8 +22,7 @@ from proa.model.api import AgentInfo
 from proa.model.doctor import AGENT_CHECKS, ORDER, CheckResult, Verdict, fail, named, skip
 from proa.model.errors import ProaError
 from proa.model.machine import MachineState, MachineStatus
-from proa.system.docker_settings import docker_folder
-from proa.system.files import read_bytes
+from proa.system.docker_settings import DockerSettings, docker_folder
 from proa.system.locks import is_held
 from proa.system.memory import available_memory, free_disk, total_memory
 from proa.system.paths import Places
@@ -32,7 +30,6 @@ from proa.system.processes import run
 from proa.system.sockets import answers
 
 TOOL_TIMEOUT = 10.0  # seconds for a Docker CLI or plugin to say its version
-MOST_DOCKER_CONFIG = 1 << 20  # bytes
 _VERSION = re.compile(r"\bv?(\d+\.\d+[\w.+~-]*)")
 _TEMPORARY = re.compile(r"^\..+\.[0-9a-f]{8}$")  # proa.system.files.write_atomic's
 
@@ -151,12 +148,10 @@ def _plugins(around: Surroundings) -> Verdict:
 
 def docker_config(environ: Mapping[str, str]) -> dict[str, object]:
     """The Docker CLI's own config, empty where there is none or it cannot be read."""
-    folder = docker_folder(environ)
     try:
-        content = json.loads(read_bytes(folder / "config.json", MOST_DOCKER_CONFIG))
-    except (OSError, ValueError, RecursionError, ProaError):
+        return DockerSettings(docker_folder(environ)).read()
+    except ProaError:
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _context(around: Surroundings) -> Verdict:
