@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from proa.shares.coherence import IDLE
+from proa.shares.coherence import HELD
 from proa.system.inotify import Inotify
 from proa.system.watching import Kind
 from tests.bench.figures import Figure
@@ -137,7 +137,7 @@ def _alone(folder: Path) -> list[Figure]:
             raise SystemExit(f"only {status['watches']} folders are watched: {status['problem']}")
         figures.append(Figure("mount: server with 10,000 watched folders", mount.resident(), "MiB", 50))
         idle = f"mount: CPU of that server over {QUIET:.0f} s without a request"
-        figures.append(Figure(idle, cpu_at_rest(mount.server_pid, IDLE + 2), "s", 0.01))
+        figures.append(Figure(idle, cpu_at_rest(mount.server_pid, HELD + 2), "s", 0.01))
     return figures
 
 

@@ -24,7 +24,7 @@ PATIENCE = 0.005  # seconds that the second half of a move may come later than t
 # Seconds after changes in which more gather. Most are the guest's own, three for each file that it makes: to
 # follow each at once would have whoever answers the guest wait for this thread as often.
 GATHERED = 0.003
-IDLE = 10.0  # seconds without a change after which it is known that nothing was missed
+HELD = 10.0  # seconds that a folder's descriptor is kept at the most, whoever uses it
 
 
 class Coherence:
@@ -68,13 +68,14 @@ class Coherence:
     def _run(self) -> None:
         watcher = self._watches.watcher
         assert watcher is not None
-        pause = threading.Event()
+        pause, let_go = threading.Event(), time.monotonic()
         with or_end("changes of this computer's folders"):
             while True:
                 began = time.time_ns()
-                changes = watcher.read(IDLE, self._begin)
-                if not changes:
+                changes = watcher.read(HELD, self._begin)
+                if time.monotonic() - let_go >= HELD:
                     self._tree.nodes.let_go_all(but_nameless=True)  # a disk can be taken out so
+                    let_go = time.monotonic()
                 if changes and changes[-1].kind & Kind.MOVED_FROM:
                     changes += watcher.read(PATIENCE)
                 self.follow(changes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -84,6 +85,21 @@ def test_a_disk_that_becomes_read_only(mount: ShareMount, host: Path) -> None:
         run(("mount", "-o", "remount,rw", str(small)), timeout=20).check()
         (guest / "file").write_text("after")
         assert (small / "file").read_text() == "after"
+
+
+def test_a_disk_can_be_taken_out_while_other_folders_change(mount: ShareMount, host: Path) -> None:
+    """What the guest has looked at, and does not use, is not held for as long as anything happens at all."""
+    with disk(host / "stick") as stick:
+        (stick / "folder").mkdir()
+        (stick / "folder/file").write_text("seen")
+        assert run(("find", str(mount.path(host))), timeout=20).check().out.endswith("folder/file")
+        end = time.monotonic() + 40
+        while run(("umount", str(stick)), timeout=20).status:
+            assert time.monotonic() < end, "it is still held"
+            (host / "changed").write_text(str(time.monotonic()))
+            assert soon(lambda: "changed" in os.listdir(mount.path(host)))
+            time.sleep(0.1)
+        assert soon(lambda: os.listdir(mount.path(stick)) == [])
 
 
 def test_a_shared_folder_that_goes_and_comes_back(tmp_path: Path) -> None:
