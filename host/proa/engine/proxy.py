@@ -8,8 +8,9 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
-from proa.engine import conversation as say
-from proa.engine.conversation import Command, Conversation
+from proa.engine import commands as say
+from proa.engine.commands import Command
+from proa.engine.conversation import Conversation
 from proa.engine.mounts import HostMount, Target
 from proa.model.errors import ProaError
 from proa.system.tasks import Tasks

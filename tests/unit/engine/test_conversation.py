@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proa.engine.conversation import (
+from proa.engine.commands import (
     CloseClient,
     CloseEngine,
     Command,
-    Conversation,
     EngineEof,
     OpenEngine,
     Settle,
@@ -20,6 +19,7 @@ from proa.engine.conversation import (
     ToClient,
     ToEngine,
 )
+from proa.engine.conversation import Conversation
 
 GET = b"GET /v1.45/_ping HTTP/1.1\r\nHost: d\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK"

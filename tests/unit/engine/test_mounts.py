@@ -7,7 +7,8 @@ import json
 import pytest
 
 from proa.engine import mounts
-from proa.engine.conversation import Conversation, OpenEngine
+from proa.engine.commands import OpenEngine
+from proa.engine.conversation import Conversation
 
 EVIL = "/home/user/secret"
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proa.engine import mounts
-from proa.engine.conversation import Command, Conversation, OpenEngine, Share, ToClient, ToEngine
+from proa.engine.commands import Command, OpenEngine, Share, ToClient, ToEngine
+from proa.engine.conversation import Conversation
 from proa.engine.mounts import HostMount, Target
 
 THERE = {"/home/me": Target("/run/proa/host/home/me", writable=True)}
