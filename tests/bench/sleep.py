@@ -24,15 +24,11 @@ LOAD = 1024  # MiB that are written and freed
 
 
 def measure(world: World) -> list[Figure]:
-    if not world.cold_starts:
-        starts.measure(world)
-    cold, stock = world.cold_starts[-1]
+    figures = [] if world.starts else starts.measure(world)[1:]
     world.home.ok("start")
     warm, stops = _warm(world)
     without_agent = statistics.median(_start_without_agent(world) for _ in range(ROUNDS))
-    figures = [
-        Figure("warm start over a stock cold start", warm, "s", 1 / 50, stock),
-        Figure("warm start over our cold start", warm, "s", 1 / 20, cold),
+    figures += [
         Figure("warm start without an agent, more", without_agent - warm, "s", 0.5),
         Figure("stop without containers", stops, "s", 1.5),
     ]
@@ -54,18 +50,13 @@ def _median(rounds: int, before: Callable[[], object], timed: Callable[[], float
     return statistics.median(found)
 
 
-def _answered_start(world: World) -> float:
-    taken = seconds([PROA, "start"], world.home.environ)
-    return taken + seconds([world.docker, "version"], world.docker_environ)
-
-
 def _warm(world: World) -> tuple[float, float]:
     stops: list[float] = []
 
     def stop() -> None:
         stops.append(seconds([PROA, "stop"], world.home.environ))
 
-    warm = _median(ROUNDS, stop, lambda: _answered_start(world))
+    warm = _median(ROUNDS, stop, world.answered_start)
     world.say(f"the agent's log: {_last_wake(world)}")
     return warm, statistics.median(stops[1:])
 
@@ -81,7 +72,7 @@ def _start_without_agent(world: World) -> float:
     assert pid is not None
     os.kill(pid, signal.SIGTERM)
     wait_until(lambda: world.home.agent_pid() is None, 20, "the agent ended")
-    return _answered_start(world)
+    return world.answered_start()
 
 
 def _wakes(world: World, warm: float) -> list[Figure]:

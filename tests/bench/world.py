@@ -13,10 +13,19 @@ from pathlib import Path
 
 from tests.support.caches import guest_image
 from tests.support.commands import run
-from tests.support.homes import Home
+from tests.support.homes import PROA, Home
 
 CPUS, MEMORY = 1, 2048  # of both guests that are compared; MiB
 QUIET = 60.0  # seconds over which what rests is watched
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Medians of rounds in which each was measured, seconds to an answered `docker version`."""
+
+    cold: float
+    warm: float
+    stock: float  # of the guest that ours is compared with
 
 
 @dataclass(frozen=True)
@@ -27,7 +36,7 @@ class World:
     image: Path
     docker: Path
     rounds: int
-    cold_starts: list[tuple[float, float]]  # seconds of ours and of the stock guest's, once they are measured
+    starts: list[Starts]  # once they are measured
 
     @classmethod
     @contextmanager
@@ -41,6 +50,11 @@ class World:
 
     def say(self, text: str) -> None:
         print(f"bench: {text}", file=sys.stderr, flush=True)
+
+    def answered_start(self) -> float:
+        """Seconds that `proa start` takes, until the engine has answered `docker version`."""
+        taken = seconds([PROA, "start"], self.home.environ)
+        return taken + seconds([self.docker, "version"], self.docker_environ)
 
     @property
     def socket(self) -> Path:
