@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import platform
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -207,13 +206,11 @@ class ImageStore:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """One import or removal at a time; whoever comes second waits."""
-        deadline = time.monotonic() + LOCK_TIMEOUT
-        while (lock := FileLock.try_acquire(self._folder / ".lock")) is None:
-            if time.monotonic() > deadline:
-                raise ProaError(
-                    "images-busy", "the guest images are in use", why=f"another import holds {self._folder}"
-                )
-            time.sleep(0.05)
+        lock = FileLock.acquire(self._folder / ".lock", LOCK_TIMEOUT)
+        if lock is None:
+            raise ProaError(
+                "images-busy", "the guest images are in use", why=f"another import holds {self._folder}"
+            )
         try:
             yield
         finally:

@@ -73,12 +73,13 @@ class Coherence:
             while True:
                 began = time.time_ns()
                 changes = watcher.read(HELD, self._begin)
-                if time.monotonic() - let_go >= HELD:
-                    self._tree.nodes.let_go_all(but_nameless=True)  # a disk can be taken out so
-                    let_go = time.monotonic()
                 if changes and changes[-1].kind & Kind.MOVED_FROM:
                     changes += watcher.read(PATIENCE)
                 self.follow(changes)
+                # A disk can be taken out so. Not before it is known which folders have lost their names.
+                if time.monotonic() - let_go >= HELD and not watcher.has_unread():
+                    self._tree.nodes.let_go_all(but_nameless=True)
+                    let_go = time.monotonic()
                 self._since, self._following = began, False
                 if changes:
                     pause.wait(GATHERED)

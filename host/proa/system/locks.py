@@ -14,7 +14,7 @@ from pathlib import Path
 
 from proa.system.files import explain
 
-POLL = 0.005  # seconds
+POLL = 0.02  # seconds
 
 
 class FileLock:
