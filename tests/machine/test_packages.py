@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import shlex
 import shutil
-import subprocess
 import sys
+import threading
+from dataclasses import dataclass
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from tests.support.caches import REPOSITORY
 from tests.support.commands import run
-from tests.support.debian_root import USER, DebianRoot, debian_root
+from tests.support.debian_root import DebianRoot, debian_root
 from tests.support.homes import PATH, START_TIMEOUT, Home
 
 pytestmark = [pytest.mark.machine, pytest.mark.long, pytest.mark.timeout(1500)]
@@ -24,7 +28,10 @@ cd /home/user
 export PROA_HOME=/home/user/p
 proa version
 proa status --json | grep '"state": *"absent"'
-/usr/lib/proa/bin/python3 -I -m proa.images /image
+mkdir -p -m 700 p/keys p/keys/trusted
+printf '%s\n' "$SIGNER" >p/keys/trusted/maker.pub
+proa image fetch "$ARCHIVE"
+proa image list | grep maker
 proa start >started.txt
 proa docker version --format '{{.Server.Version}}' >engine.txt
 proa status
@@ -35,13 +42,29 @@ while kill -0 "$pid" 2>/dev/null; do sleep 0.1; done
 """
 
 
+@dataclass(frozen=True)
+class Release:
+    """A guest image as somebody hands it on."""
+
+    archive: Path
+    signer: str  # the line of the maker's public key
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
+    archive = tmp_path_factory.mktemp("release") / "proa-image.tar"
+    with Home() as maker:
+        maker.ok("image", "build", "--archive", str(archive), timeout=BUILD_TIMEOUT)
+        return Release(archive, (maker.folder / "keys/local.pub").read_text().strip())
+
+
 @pytest.fixture(scope="module")
 def wheel() -> Path:
     made = run([str(REPOSITORY / "scripts/wheel")], timeout=BUILD_TIMEOUT).check().out
     return REPOSITORY / made
 
 
-def test_the_wheel_works_outside_the_checkout(wheel: Path, image: Path, tmp_path: Path) -> None:
+def test_the_wheel_works_outside_the_checkout(wheel: Path, release: Release, tmp_path: Path) -> None:
     before = wheel.read_bytes()
     run([str(REPOSITORY / "scripts/wheel")], timeout=BUILD_TIMEOUT).check()
     assert wheel.read_bytes() == before, "the same source gives the same bytes"
@@ -65,8 +88,14 @@ def test_the_wheel_works_outside_the_checkout(wheel: Path, image: Path, tmp_path
         where = "import proa, proa_guest; print(proa.__file__, proa_guest.__file__)"
         found = run([str(venv / "bin/python"), "-c", where], timeout=60, env=environ, cwd=tmp_path).check()
         assert all(path.startswith(str(venv)) for path in found.out.split())
-        argv = [str(venv / "bin/python"), "-m", "proa.images", str(image)]
-        run(argv, timeout=120, env=environ, cwd=tmp_path).check()
+        stranger = run(
+            [str(venv / "bin/proa"), "image", "import", str(release.archive)], timeout=120, env=environ
+        )
+        assert stranger.status == 1 and "keys/trusted" in stranger.err, stranger
+        trusted = home.folder / "keys/trusted"
+        trusted.mkdir(parents=True, exist_ok=True)
+        (trusted / "maker.pub").write_text(release.signer + "\n")
+        proa("image", "import", str(release.archive), timeout=120)
         proa("start", timeout=START_TIMEOUT)
         engine = home.status()["engine"]["version"]
         assert engine and engine in proa("docker", "version")
@@ -75,7 +104,7 @@ def test_the_wheel_works_outside_the_checkout(wheel: Path, image: Path, tmp_path
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a root of its own is made by root")
-def test_the_debian_package_is_built_installed_used_and_removed(wheel: Path, image: Path) -> None:
+def test_the_debian_package_is_built_installed_used_and_removed(wheel: Path, release: Release) -> None:
     built = run([str(REPOSITORY / "scripts/deb")], timeout=BUILD_TIMEOUT).check()
     assert built.err == "", "lintian has nothing to say"
     package = REPOSITORY / built.out
@@ -87,7 +116,7 @@ def test_the_debian_package_is_built_installed_used_and_removed(wheel: Path, ima
         assert root.run("dpkg", "--verify", "proa").check().out == ""
         wants = root.folder / "etc/systemd/user/sockets.target.wants/proa.socket"
         assert wants.is_symlink()
-        _use(root, image)
+        _use(root, release)
 
         root.apt("purge", "proa").check()
         root.apt("autoremove", "--purge").check()
@@ -103,11 +132,17 @@ def _install(root: DebianRoot, package: Path) -> None:
     (root.folder / package.name).unlink()
 
 
-def _use(root: DebianRoot, image: Path) -> None:
+def _use(root: DebianRoot, release: Release) -> None:
     """As a user without rights: from the first command to a stopped machine."""
-    subprocess.run(["cp", "-r", str(image), str(root.folder / "image")], check=True)
-    subprocess.run(["chown", "-R", str(USER), str(root.folder / "image")], check=True)
-    used = root.as_user(USE, timeout=2 * START_TIMEOUT)
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(release.archive.parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/{release.archive.name}"
+        script = f"ARCHIVE={shlex.quote(url)}\nSIGNER={shlex.quote(release.signer)}\n{USE}"
+        try:
+            used = root.as_user(script, timeout=2 * START_TIMEOUT)
+        finally:
+            server.shutdown()
     assert used.status == 0, used.report("failed")
     home = root.folder / "home/user"
     assert (home / "engine.txt").read_text().strip()
@@ -115,4 +150,3 @@ def _use(root: DebianRoot, image: Path) -> None:
     assert "default is stopped" in used.out
     # Its bytecode was compiled at the installation: a user could not write it.
     assert list((root.folder / "usr/lib/proa").rglob("proa/cli/__pycache__/*.pyc"))
-    shutil.rmtree(root.folder / "image")

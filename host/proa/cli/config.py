@@ -22,7 +22,7 @@ def _machine_option(function: F) -> F:
 
 @click.group(epilog="Example:  proa config set memory 4GiB")
 def config_verb() -> None:
-    """Look at a machine's settings and change them; docs/settings.md lists all."""
+    """Look at a machine's settings and change them; `proa config list` has all, with what they mean."""
 
 
 @config_verb.command("list", epilog="Example:  proa config list --json")

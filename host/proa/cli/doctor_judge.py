@@ -49,12 +49,12 @@ def memory(total: int, available: int | None, wanted: int, *, running: bool) -> 
     if wanted > total:
         return fail(
             f"the machine wants {wanted / GIB:.1f} GiB, and this computer has {told}",
-            "choose less, half of it for example (memory in machine.toml)",
+            "choose less, half of it for example: proa config set memory 2GiB",
         )
     if not running and available is not None and wanted > available:
         return warn(
             f"the machine wants {wanted / GIB:.1f} GiB, and this computer has {told}",
-            "end something large, or give the machine less (memory in machine.toml)",
+            "end something large, or give the machine less: proa config set memory 2GiB",
         )
     return ok(told)
 

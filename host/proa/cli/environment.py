@@ -211,10 +211,18 @@ class Check:
 CHECKS = (
     Check("agent", _agent, "its log: proa logs --source agent"),
     Check("disk", _disk, "free some disk space"),
-    Check("memory", _memory, "give the machine less (memory in machine.toml)"),
+    Check("memory", _memory, "give the machine less: proa config set memory 2GiB"),
     Check("socket", _socket, "make it anew: end the agent (proa version names it); the next verb starts one"),
-    Check("docker-cli", _docker_cli, "install one (docker-cli), or build the guest image: make image"),
-    Check("plugins", _plugins, "install them (docker-compose, docker-buildx), or: make image"),
+    Check(
+        "docker-cli",
+        _docker_cli,
+        "install one (docker-cli), or get a guest image, which brings one: proa image fetch URL",
+    ),
+    Check(
+        "plugins",
+        _plugins,
+        "install them (docker-compose, docker-buildx), or get a guest image: proa image fetch URL",
+    ),
     Check("context", _context, "`proa docker` talks to Proa in any case"),
     Check("leftovers", _leftovers, "the next start clears most of it; what stays: proa reset --keep-data"),
 )

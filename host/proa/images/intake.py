@@ -182,5 +182,5 @@ def altered(path: Path, why: str) -> ProaError:
         "image-altered",
         f"the guest image is refused: {path}",
         why=why,
-        hint="get it again from where it came from, or build one: make image",
+        hint="get it again from where it came from, or build one in a checkout: make image",
     )

@@ -76,7 +76,7 @@ def parse(data: bytes, path: Path | str) -> Manifest:
                 "image-format-unknown",
                 f"the guest image cannot be used: {path}",
                 why=f"its format is {found}, and this Proa knows {FORMAT}",
-                hint="build one that fits: make image",
+                hint="get one that fits: proa image fetch URL, or make image in a checkout",
             )
         manifest = msgspec.convert(content, Manifest)
         Version.parse(manifest.version)
@@ -113,5 +113,5 @@ def _corrupt(path: Path | str, why: str) -> ProaError:
         "manifest-corrupt",
         f"the guest image cannot be used: {path}",
         why=why,
-        hint="remove the image, and build or import it again: make image",
+        hint="remove it, and get it again: proa image fetch URL, or make image in a checkout",
     )

@@ -76,5 +76,5 @@ def _wrong(where: Path | str, why: str) -> ProaError:
         "image-signature-wrong",
         f"the guest image is refused: {where}",
         why=why,
-        hint="get it again from whoever made it, or build one: make image",
+        hint="get it again from whoever made it, or build one in a checkout: make image",
     )

@@ -323,7 +323,7 @@ def _check_architecture(manifest: Manifest) -> None:
             "image-architecture",
             f"the guest image {manifest.id} does not fit this computer",
             why=f"it is for {manifest.architecture}, and this is {own}",
-            hint="get one that fits: make image, or proa image fetch URL",
+            hint="get one that fits: proa image fetch URL, or make image in a checkout",
         )
 
 

@@ -24,6 +24,7 @@ from proa.system.tasks import Tasks
 
 if TYPE_CHECKING:
     from proa.link.control import GuestStatus
+    from proa.machine.booting import Say
     from proa.machine.machine import Machine
     from proa.machine.session import Session
 
@@ -140,12 +141,23 @@ class Guardian:
                         await self._carry_out(action, session)
                     if not session.engine_version and self._guest and self._guest.engine.state == "ready":
                         await self._machine.settle(session)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(health.INTERVAL):
-                        await asyncio.shield(session.hypervisor.ended)
+                await _a_while(session)
         finally:
             if self._health is state:
                 self._health = None
+
+    async def hangs(self, session: Session, say: Say) -> Problem | None:
+        """What stays silent while somebody waits who wants it to answer; None as soon as all answers."""
+        began, told = time.monotonic(), ""
+        while (silence := health.silence(self._machine.name, look := await self._look(session))) is not None:
+            left = health.patience(look, session.hypervisor.accelerator) - (look.now - began)
+            if left <= 0 or session.hypervisor.ended.done():
+                return silence
+            if told != silence.message:
+                told = silence.message
+                say(silence.layer, f"{told}; it is ended if that lasts {left:.0f} s", None)
+            await _a_while(session)
+        return None
 
     async def _look(self, session: Session) -> health.Look:
         stall, hypervisor_answers, guest_answers = None, True, True
@@ -184,6 +196,13 @@ class Guardian:
                     await session.control.set_time(time.time())
             case health.Restart(problem):
                 await self._machine.end_hung(session, problem)
+
+
+async def _a_while(session: Session) -> None:
+    """The time between two looks, or less if the hypervisor ends."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(health.INTERVAL):
+            await asyncio.shield(session.hypervisor.ended)
 
 
 def _given_up(name: str, last: Problem) -> Problem:

@@ -16,6 +16,9 @@ SILENT_AFTER = 10.0  # seconds of silence after which it is said
 # Seconds of silence after which nothing is left but to restart the machine. The guest's own init ends a
 # guest agent that hangs after 30 s and starts it again: this is for a guest that does not even do that.
 HUNG = Bound(hardware=90, emulated=240)
+# The same while somebody waits for it: QEMU answers within a moment if it does at all.
+HUNG_HYPERVISOR = Bound(hardware=10, emulated=20)
+HUNG_GUEST = Bound(hardware=45, emulated=90)
 # Seconds that a guest's clock may be wrong: it starts with whole seconds only, stands still while the host
 # sleeps, and falls behind in an emulated guest that gets no processor.
 CLOCK_TOLERANCE = 0.5
@@ -154,6 +157,18 @@ def disk_problem(name: str, stall: Stall, place: str, room: int) -> Problem:
     )
 
 
+def silence(name: str, look: Look) -> Problem | None:
+    """What one look heard nothing of. A guest that is paused for its disk cannot answer."""
+    if look.stall is not None or (look.hypervisor_answers and look.guest_answers):
+        return None
+    return silent(name, hypervisor=not look.hypervisor_answers)
+
+
+def patience(look: Look, accelerator: str) -> float:
+    """Seconds for which what is silent in this look may be so while somebody waits for it."""
+    return (HUNG_GUEST if look.hypervisor_answers else HUNG_HYPERVISOR).seconds(accelerator)
+
+
 def silent(name: str, *, hypervisor: bool) -> Problem:
     if hypervisor:
         return Problem(
@@ -177,7 +192,7 @@ def out_of_memory(name: str, victim: str) -> Problem:
         code="guest-out-of-memory",
         message=f"the machine {name!r} ran out of memory",
         why=f"its kernel ended {victim}; the engine and its other containers go on",
-        hint="limit that container (docker run -m), or give the machine more (memory in machine.toml)",
+        hint="limit that container (docker run -m), or give the machine more: proa config set memory 4GiB",
         layer="kernel",
     )
 

@@ -148,9 +148,8 @@ class Machine:
         await self._guardian.command(MachineState.STARTING)
         async with self._doing(MachineState.STARTING, say):
             if self.session is not None and not (self.session.engine_version and await self._view.ping()):
-                await self._go_on(self.session, say)
-                await self._finish_start(self.session, say)
-            elif self.session is None:
+                await self._heal(self.session, say)
+            if self.session is None:
                 await self._start_or_fail(say, by)
         return await self.status()
 
@@ -406,6 +405,16 @@ class Machine:
         session.pool.park()
         self._guardian.up(session)
 
+    async def _heal(self, session: Session, say: Say) -> None:
+        """Wait for an engine that is silent; a guest or hypervisor that hangs is ended. Raises ProaError."""
+        problem = await self._guardian.hangs(session, say)
+        if problem is not None:
+            say(problem.layer, "it does not answer, ending it by force", None)
+            await self._end_hung(session, problem)
+            return
+        await self._go_on(session, say)
+        await self._finish_start(session, say)
+
     async def _go_on(self, session: Session, say: Say) -> None:
         """Let a guest that was paused for its disk try again. Raises ProaError `host-disk-full` …"""
         if await session.hypervisor.stall() is None:
@@ -523,10 +532,13 @@ class Machine:
         async with self._busy:
             if self.session is not session:
                 return
-            self._emit(EventKind.REPAIR, problem.message, done="it is ended by force", problem=problem)
-            await self._quit(session)
-            self._memo.change(problem=problem)
+            await self._end_hung(session, problem)
         self._ended(problem)
+
+    async def _end_hung(self, session: Session, problem: Problem) -> None:
+        self._emit(EventKind.REPAIR, problem.message, done="it is ended by force", problem=problem)
+        await self._quit(session)
+        self._memo.change(problem=problem)
 
     async def _watch(self, session: Session) -> None:
         """See the hypervisor's end within a moment, and say why."""

@@ -121,14 +121,14 @@ REQUIREMENTS = (
         "containerd is ready",
         _until(_service_ready("containerd")),
         "containerd-silent",
-        "try again: proa restart; or a larger memory in machine.toml",
+        "try again: proa restart; or give it more memory: proa config set memory 4GiB",
     ),
     Requirement(
         "engine",
         "the engine answers",
         _until(lambda status: status.engine.state == "ready"),
         "engine-silent",
-        "try again: proa restart; or look at daemon's keys in machine.toml",
+        "try again: proa restart; or look at daemon's keys: proa config list",
     ),
     Requirement(
         "engine",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from proa.machine.guardian import Guardian
+from proa.machine.lifecycle import Bound
 from proa.machine.machine import Machine
+from proa.machine.session import Session
 from proa.machine.supervision import DELAYS
 from proa.model.errors import ProaError
 from proa.model.events import EventKind
@@ -28,6 +31,7 @@ class World:
         self.hold: asyncio.Event | None = None
         self.given_up: Problem | None = None
         self.said: list[tuple[EventKind, str, str]] = []
+        self.paths: Any = None
         self.guardian = Guardian(cast(Machine, self), self.emit)
 
     def emit(self, kind: EventKind, message: str, *, done: str = "", problem: Any = None) -> None:
@@ -126,3 +130,58 @@ async def test_after_a_command_all_attempts_are_there_again(world: World) -> Non
     await world.settled()
     assert world.starts == 4 and world.said[-1][0] is EventKind.REPAIR
     await world.guardian.close()
+
+
+class Silent:
+    """A session whose guest hears nothing until it has been asked `answers_at` times (0: never)."""
+
+    def __init__(self, answers_at: int = 0) -> None:
+        self.asked, self.answers_at = 0, answers_at
+        self.hypervisor = self.control = self
+        self.accelerator, self.clock_off = "kvm", 0.0
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.folder = Path("/")
+        self.hypervisor_answers = True
+
+    async def stall(self) -> None:
+        if not self.hypervisor_answers:
+            raise ProaError("hypervisor-silent", "it does not answer")
+
+    async def answers(self, timeout: float) -> bool:
+        self.asked += 1
+        return self.asked == self.answers_at
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proa.machine.health.INTERVAL", 0.01)
+    monkeypatch.setattr("proa.machine.health.HUNG_HYPERVISOR", Bound(hardware=0.05, emulated=0.05))
+    monkeypatch.setattr("proa.machine.health.HUNG_GUEST", Bound(hardware=0.2, emulated=0.2))
+
+
+async def _hangs(world: World, session: Silent) -> tuple[Problem | None, list[str]]:
+    world.paths = session
+    said: list[str] = []
+    async with asyncio.timeout(5):
+        found = await world.guardian.hangs(
+            cast(Session, session), lambda step, message, fraction: said.append(message)
+        )
+    return found, said
+
+
+@pytest.mark.usefixtures("quick")
+async def test_what_stays_silent_while_somebody_waits_is_named_and_said_once(world: World) -> None:
+    session = Silent()
+    problem, said = await _hangs(world, session)
+    assert problem is not None and problem.code == "guest-agent-silent"
+    assert session.asked > 2 and len(said) == 1 and "ended if that lasts" in said[0]
+    session.hypervisor_answers = False
+    problem, said = await _hangs(world, session)
+    assert problem is not None and problem.code == "hypervisor-silent"
+
+
+@pytest.mark.usefixtures("quick")
+async def test_what_answers_in_time_is_left_alone(world: World) -> None:
+    assert await _hangs(world, Silent(answers_at=1)) == (None, [])
+    problem, said = await _hangs(world, Silent(answers_at=3))
+    assert problem is None and len(said) == 1

@@ -23,6 +23,8 @@ from proa.machine.health import (
     SetClock,
     memory_notice,
     news,
+    patience,
+    silence,
 )
 from proa.model.events import EventKind as K
 from proa.model.problem import LAYERS
@@ -116,6 +118,19 @@ def test_a_hypervisor_that_hangs_is_named_and_not_its_guest() -> None:
     assert isinstance(said, Say) and said.problem is not None
     assert (said.problem.code, said.problem.layer) == ("hypervisor-silent", "hypervisor")
     assert _kinds(script.look()) == [K.REPAIR]
+
+
+def test_while_somebody_waits_a_silent_hypervisor_has_less_time_than_a_silent_guest() -> None:
+    mute, deaf = Look(now=1.0, hypervisor_answers=False), Look(now=1.0, guest_answers=False)
+    for look, layer in ((mute, "hypervisor"), (deaf, "guest-agent")):
+        problem = silence("m", look)
+        assert problem is not None and problem.layer == layer
+    for accelerator in ("kvm", "tcg"):
+        assert patience(mute, accelerator) < patience(deaf, accelerator) < HUNG.seconds(accelerator)
+        # A guest agent that hangs is ended by the guest's init after that time.
+        assert patience(deaf, accelerator) > 30
+    assert silence("m", Look(now=1.0)) is None
+    assert silence("m", Look(now=1.0, stall=Stall.NO_SPACE)) is None
 
 
 def test_a_short_silence_is_nothing() -> None:

@@ -170,7 +170,7 @@ class Check:
 CHECKS = (
     Check("hypervisor", _hypervisor, "install QEMU: sudo apt install qemu-system-x86, or brew install qemu"),
     Check("acceleration", _acceleration, _EMULATION),
-    Check("image", _image, "build and import one: make image"),
+    Check("image", _image, "get one: proa image fetch URL, or make image in a checkout"),
     Check("guest-agent", _guest_agent, "its last words: proa logs --source console; then: proa restart"),
     Check("engine", _engine, "its last words: proa logs --source engine; then: proa restart"),
     Check("clock", _clock, "it is set within seconds; if that lasts: proa restart"),

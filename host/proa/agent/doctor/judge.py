@@ -65,16 +65,23 @@ def engine(status: MachineStatus | None, told: GuestStatus | None) -> Verdict:
     return skip(f"the machine is {status.state}", f"start it: proa start {status.name}")
 
 
+def _more_room(name: str) -> str:
+    return (
+        f"make room: proa docker --machine {name} system prune; "
+        f"or a larger disk: proa config set --machine {name} disk 120GiB"
+    )
+
+
 def _engine_well(status: MachineStatus, told: GuestStatus | None) -> Verdict:
     if told is not None and told.disk.state == "full":
         return warn(
             f"Docker {status.engine.version} answers, but the machine's disk is full",
-            f"make room: proa docker --machine {status.name} system prune; or a larger disk in machine.toml",
+            _more_room(status.name),
         )
     if told is not None and told.disk.size and told.disk.free < LEAST_GUEST_DISK:
         return warn(
             f"Docker {status.engine.version} answers; its disk has {told.disk.free // MIB} MiB left",
-            f"make room: proa docker --machine {status.name} system prune; or a larger disk in machine.toml",
+            _more_room(status.name),
         )
     restarts = sum(service.restarts for service in told.services.values()) if told else 0
     if restarts:
