@@ -22,6 +22,7 @@ VARYING = {
     clients.vs_code,
     streams.import_and_save,
     bodies.chunks_of_any_size,
+    bodies.bind_mounts,
 }  # dates change their lengths
 CONVERSATIONS: tuple[Callable[[Stage], None], ...] = (
     attach.attach_raw,
@@ -47,6 +48,7 @@ CONVERSATIONS: tuple[Callable[[Stage], None], ...] = (
     bodies.large_registry_config,
     bodies.errors,
     bodies.head_ping,
+    bodies.bind_mounts,
     streams.logs_follow,
     streams.events,
     streams.wait_for_the_end,

@@ -59,6 +59,8 @@ mount --make-rshared /
 ip link set lo up
 echo 1 >/proc/sys/net/ipv4/ip_forward
 hostname native
+# Where a guest has the host's folders; here they are the same ones.
+mkdir -p run/proa && ln -sfn / run/proa/host
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH
 containerd >/run/containerd.log 2>&1 &

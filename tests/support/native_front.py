@@ -15,7 +15,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,9 +89,11 @@ def _no_journal(kind: EventKind, message: str, *, done: str = "", problem: Probl
 
 
 async def _serve(config: dict[str, object]) -> None:
+    from proa.engine.mounts import HostMount, Target
     from proa.engine.proxy import EngineProxy
     from proa.link.loopback import Loopback
     from proa.link.pool import LinkPool
+    from proa.model.host_path import this_system, to_guest
     from proa.ports.engine_api import EngineApi
     from proa.ports.forwarder import PortForwarder
     from proa.ports.watcher import PortWatcher
@@ -105,7 +107,12 @@ async def _serve(config: dict[str, object]) -> None:
     forwarder = PortForwarder("native", pool.open, _no_journal, lambda key: None)
     watcher = PortWatcher(EngineApi(lambda: pool.open("engine")), forwarder.apply, tasks)
     await watcher.settled()
-    proxy = EngineProxy(lambda: pool.open("engine"), settled=watcher.settled, machine="native")
+
+    async def share(wanted: Sequence[HostMount]) -> Mapping[str, Target]:
+        """Everything, where the native engine has it."""
+        return {mount.path: Target(to_guest(mount.path, this_system()), writable=True) for mount in wanted}
+
+    proxy = EngineProxy(lambda: pool.open("engine"), settled=watcher.settled, machine="native", share=share)
     await proxy.serve(listen_private(Path(str(config["socket"]))))
     print("ready", flush=True)
     loop = asyncio.get_running_loop()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.support.commands import run
 
-CHOKIDAR, VITE, EXPRESS = "chokidar@4.0.3", "vite@5.4.9", "express@4.21.2"
+CHOKIDAR, VITE, EXPRESS, DOCKERODE = "chokidar@4.0.3", "vite@5.4.9", "express@4.21.2", "dockerode@4.0.2"
 TIMEOUT = 120.0
 
 

@@ -372,7 +372,7 @@ class Conversation:
         content, self._shown_content = bytes(self._shown_content), bytearray()
         if self._response_body.done and (changed := mounts.shown(content)) != content:
             assert self._response is not None
-            whole = _with_length(self._response.raw, len(changed)) + changed
+            whole = _answer(self._response, changed)
         commands: list[Command] = [ToClient(whole)]
         if self._response_body.done:
             if taken < len(data):
@@ -470,6 +470,13 @@ def _with_length(head: bytes, length: int) -> bytes:
     lines = [line.rstrip(b"\r") for line in head.split(b"\n")]
     kept = [line for line in lines if line and not line.lower().startswith(ours)]
     return b"\r\n".join([*kept, b"Content-Length: %d" % length, b"", b""])
+
+
+def _answer(head: Head, content: bytes) -> bytes:
+    """An answer with another body, framed in the way that the engine has chosen."""
+    if head.all(b"transfer-encoding"):
+        return b"%b%x\r\n%b\r\n0\r\n\r\n" % (head.raw, len(content), content)
+    return _with_length(head.raw, len(content)) + content
 
 
 def _with_query(head: Head, more: bytes) -> bytes:

@@ -261,3 +261,38 @@ def head_ping(stage: Stage) -> None:
             peer.head()
         peer.send(request("GET /_ping"))
         peer.answer()
+
+
+def bind_mounts(stage: Stage) -> None:
+    """Folders in each form, and every answer that names one: the engine's own paths are never seen."""
+    forms: tuple[dict[str, object], ...] = (
+        {"Binds": ["/etc:/x:ro"]},
+        {"Binds": ["/mnt:/x:rw,rslave"]},
+        {"Mounts": [{"Type": "bind", "Source": "/etc", "Target": "/x", "ReadOnly": True}]},
+        {"Mounts": [{"Type": "bind", "Source": "/nowhere", "Target": "/x"}]},
+        {"Binds": ["/var/run/docker.sock:/x"], "Tmpfs": {"/y": "size=1m"}},
+        {"Binds": ["relative/path:/x"]},
+        {"Binds": ["/etc"]},
+    )
+    for form in forms:
+        wanted = {"Image": stage.image, "Cmd": ["ls", "/x"], "HostConfig": {"NetworkMode": "none", **form}}
+        with stage.peer() as peer:
+            line = "POST /v1.45/containers/create?name=conversation-bind"
+            peer.send(request(line, json.dumps(wanted).encode(), JSON))
+            made = json.loads(peer.answer()).get("Id")
+            if made is None:
+                continue
+            for line in (f"GET /containers/{made}/json", "GET /containers/json?all=1"):
+                peer.send(request(line))
+                peer.answer()
+            peer.send(request(f"DELETE /containers/{made}?v=1"))
+            peer.answer()
+    options = {"type": "none", "o": "bind", "device": "/etc"}
+    wanted = {"Name": "conversation-bind", "Driver": "local", "DriverOpts": options}
+    with stage.peer() as peer:
+        peer.send(request("POST /volumes/create", json.dumps(wanted).encode(), JSON))
+        peer.answer()
+        mine = 'GET /volumes?filters={"name":["conversation-bind"]}'
+        for line in ("GET /volumes/conversation-bind", mine, "DELETE /volumes/conversation-bind"):
+            peer.send(request(line))
+            peer.answer()
