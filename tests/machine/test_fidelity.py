@@ -33,6 +33,8 @@ CONVERSATIONS: tuple[Callable[[Stage], None], ...] = (
     attach.exec_raw,
     attach.exec_with_input,
     attach.exec_tty,
+    attach.exec_ctrl_c,
+    attach.exec_detach_keys,
     attach.exec_detached,
     bodies.chunks_of_any_size,
     bodies.byte_by_byte,

@@ -10,7 +10,7 @@ import json
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -94,21 +94,65 @@ def test_so_does_a_compose_service(
     docker(engine, front.socket, *compose, "down").check()
 
 
-def test_a_request_that_is_dropped_ends_in_the_engine(engine: NativeEngine, front: NativeFront) -> None:
-    """The engine counts its listeners for events: a client that leaves is one less at once."""
+@pytest.mark.parametrize(
+    "line",
+    (
+        "GET /events",
+        "GET /containers/{box}/logs?follow=1&stdout=1",
+        "GET /containers/{box}/stats?stream=1",
+        "POST /containers/{box}/wait",
+        "PUT /containers/{box}/archive?path=/",
+        "POST /build",
+    ),
+)
+def test_a_request_that_is_dropped_ends_in_the_engine(
+    engine: NativeEngine, front: NativeFront, line: str
+) -> None:
+    """A client that leaves, whatever it was at, is one connection less at the engine.
+
+    Not of an attachment or an exec: the engine itself keeps these until what runs there says something.
+    """
     stage = Stage(engine.socket, "busybox")
+    box = stage.container("sh", "-c", "echo up; exec cat", OpenStdin=True)
+    target = line.format(box=box)
+    sent = request(target, b"" if line.startswith("POST") else None)
+    if line.startswith("PUT") or line == "POST /build":  # half an upload
+        headers = ("Transfer-Encoding: chunked", "Content-Type: application/x-tar")
+        sent = request(target, b"200\r\n" + bytes(100), *headers)
 
-    def listeners() -> int:
-        return int(stage.ask("GET", "/info")["NEventsListener"])
+    front.idle()
+    before = _served(engine)
+    try:
+        with Stage(front.socket, "busybox").peer() as peer:
+            peer.send(sent)
+            _until(lambda: _served(engine) == before + 1, "the engine serves it")
+        _until(lambda: _served(engine) <= before, "the engine is done with who has left")
+    finally:
+        stage.sweep()
 
-    before = listeners()
-    with Stage(front.socket, "busybox").peer() as peer:
-        peer.send(request("GET /events"))
-        peer.head()
-        assert listeners() == before + 1
+
+def _served(engine: NativeEngine) -> int:
+    """Connections of the front's to the engine that dockerd has open; others' are of other namespaces."""
+    (dockerd,) = (
+        path.parent
+        for path in Path("/proc").glob("[0-9]*/comm")
+        if path.read_text(errors="replace") == "dockerd\n" and _within(path.parent, engine)
+    )
+    lines = (dockerd / "net/unix").read_text().splitlines()[1:]
+    # State 03 is connected (net/unix/af_unix.c); the path is that of the side that listens.
+    return sum(fields[5] == "03" and fields[-1] == "/run/docker.sock" for fields in map(str.split, lines))
+
+
+def _within(process: Path, engine: NativeEngine) -> bool:
+    """Whether a process belongs to that engine's namespaces, which its first process made."""
+    (first,) = Path(f"/proc/{engine.pid}/task/{engine.pid}/children").read_text().split()
+    return (process / "ns/pid").readlink() == Path(f"/proc/{first}/ns/pid").readlink()
+
+
+def _until(holds: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + 10
-    while listeners() > before:
-        assert time.monotonic() < deadline, "the engine still serves who has left"
+    while not holds():
+        assert time.monotonic() < deadline, f"not within 10 s: {what}"
         time.sleep(0.05)
 
 
@@ -246,13 +290,21 @@ def test_no_idle_stream_is_ever_cut(front: NativeFront) -> None:
     folders = [
         Path(__file__).resolve().parents[2] / name for name in ("host/proa/engine", "guest/proa_guest")
     ]
+    link = folders[0].parent / "link"
     relays = [folders[0] / "proxy.py", folders[0] / "conversation.py", folders[1] / "relay.py"]
+    relays.append(link / "stream.py")
     clocks = re.compile(r"call_later|call_at|wait_for|asyncio\.timeout|settimeout|SO_KEEPALIVE|SO_RCVTIMEO")
     found = {path.name: clocks.findall(path.read_text()) for path in relays}
     # The one that is there bounds how long an answer waits for ports to be bound.
-    assert found == {"proxy.py": ["asyncio.timeout"], "conversation.py": [], "relay.py": []}
-    with Stage(front.socket, "busybox").peer() as peer:
-        peer.send(request("GET /events"))
-        peer.head()
-        peer.silent(15)
-        assert peer.said[-1] == ("silence", b"(silence)")
+    assert found == {"proxy.py": ["asyncio.timeout"], "conversation.py": [], "relay.py": [], "stream.py": []}
+    stage = Stage(front.socket, "busybox")
+    box = stage.container("cat", OpenStdin=True)
+    with stage.peer() as events, stage.peer() as logs:
+        events.send(request("GET /events"))
+        events.head()
+        logs.send(request(f"GET /containers/{box}/logs?follow=1&stdout=1"))
+        logs.head()
+        events.silent(15)
+        logs.silent(0.1)
+        assert events.said[-1] == logs.said[-1] == ("silence", b"(silence)")
+    stage.sweep()

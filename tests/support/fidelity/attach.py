@@ -148,6 +148,39 @@ def exec_tty(stage: Stage) -> None:
         peer.rest()
 
 
+def exec_ctrl_c(stage: Stage) -> None:
+    """The key goes to what runs there, whose end is the stream's."""
+    container = stage.container("sleep", "300")
+    script = "trap 'echo caught; exit 7' INT; echo begin; while :; do sleep 0.1; done"
+    execution = stage.execution(container, "sh", "-c", script, AttachStdin=True, Tty=True)
+    with stage.peer() as peer:
+        peer.send(request(f"POST /exec/{execution}/start", b'{"Tty":true}', JSON, *UPGRADE))
+        peer.until(b"begin\r\n")
+        peer.send(b"\x03")
+        peer.until(b"caught\r\n")
+        peer.rest()
+    assert stage.ask("GET", f"/exec/{execution}/json")["ExitCode"] == 7
+
+
+def exec_detach_keys(stage: Stage) -> None:
+    """They let go of a command; whether it goes on is the engine's to decide."""
+    container = stage.container("sleep", "300")
+    for keys, typed in ((None, b"\x10\x11"), ("ctrl-x,x", b"\x18x")):
+        more = {} if keys is None else {"DetachKeys": keys}
+        execution = stage.execution(container, "cat", AttachStdin=True, Tty=True, **more)
+        with stage.peer() as peer:
+            peer.send(request(f"POST /exec/{execution}/start", b'{"Tty":true}', JSON, *UPGRADE))
+            peer.head()
+            peer.send(b"y")
+            peer.until(b"y")
+            peer.send(typed[:1])
+            time.sleep(0.05)  # a person's pace, as above
+            peer.send(typed[1:])
+            peer.rest()
+            running = stage.ask("GET", f"/exec/{execution}/json")["Running"]
+            peer.said.append(("running", repr(running).encode()))
+
+
 def exec_detached(stage: Stage) -> None:
     container = stage.container("sleep", "300")
     with stage.peer() as peer:
