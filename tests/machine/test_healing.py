@@ -278,6 +278,9 @@ def test_a_read_only_disk_is_said_and_looking_still_works(small: Home) -> None:
         refused = small.proa("start")
         assert refused.status == 1 and "folder-not-writable" in refused.err, refused
         assert "read-only" in refused.err.lower()
+        told = small.status()  # without an agent, which cannot be started there
+        assert (told["state"], told["problem"]["code"]) == ("broken", "folder-not-writable")
+        assert told["problem"]["layer"] == "agent"
     finally:
         subprocess.run(["mount", "-o", "remount,rw", mount], check=True)
     small.ok("start")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -210,8 +211,30 @@ def test_stale_pid_socket_and_lock_are_healed_and_the_stranger_lives(running: Ho
     state.write_text(json.dumps(content))
     (runtime / "qmp.sock").unlink(missing_ok=True)
     (runtime / "qmp.sock").write_text("not a socket")
+    agent, locks = running.agent_pid(), (running.folder / "run/agent.lock", _lock(running))
+    assert agent is not None
+    os.kill(agent, signal.SIGKILL)
+    wait_until(lambda: running.agent_pid() != agent, 20, "the agent ended")
+    for lock in locks:
+        lock.write_text(f"{os.getpid()}\n")
     running.ok("start")
     assert running.status()["state"] == "running"
+
+
+@pytest.mark.long
+def test_a_lock_that_somebody_holds_is_said_and_nobody_is_ended(running: Home) -> None:
+    running.ok("stop", "--force")
+    with _lock(running).open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        refused = running.proa("start", timeout=120)
+    assert refused.status == 1 and "default" in refused.err, refused
+    assert running.hypervisors() == []
+    running.ok("start")
+    assert running.status()["state"] == "running"
+
+
+def _lock(home: Home) -> Path:
+    return home.folder / "machines/default/lock"
 
 
 @pytest.mark.long

@@ -11,6 +11,8 @@ import msgspec
 from proa import __version__
 from proa.cli.common import agent, json_option, machine_name, name_argument, table
 from proa.model.errors import ProaError
+from proa.model.machine import MachineState, MachineStatus
+from proa.model.problem import Problem
 from proa.model.showing import plain, status_lines
 from proa.model.sizes import show_size
 from proa.system.paths import Places
@@ -25,12 +27,25 @@ def _print_json(value: object) -> None:
 @json_option
 def status_verb(name: str | None, as_json: bool) -> None:
     """What a machine is doing. `running` means that its engine answered just now."""
-    with agent() as client:
-        status = client.status(machine_name(name))
+    wanted = machine_name(name)
+    try:
+        with agent() as client:
+            status = client.status(wanted)
+    except ProaError as error:
+        if error.usage:
+            raise
+        status = _unknown(wanted, error)
     if as_json:
         _print_json(status)
         return
     click.echo("\n".join(status_lines(status)))
+
+
+def _unknown(name: str, error: ProaError) -> MachineStatus:
+    """Of a machine whose agent cannot be asked: looking tells what is wrong, and does not fail with it."""
+    problem = Problem.of(error)
+    problem = msgspec.structs.replace(problem, layer=problem.layer or "agent")
+    return MachineStatus(name=name, state=MachineState.BROKEN, problem=problem)
 
 
 @click.command(epilog="Example:  proa list")

@@ -6,7 +6,7 @@ import msgspec
 
 from proa.model.errors import ProaError
 
-LAYERS = ("hypervisor", "kernel", "guest-agent", "containerd", "engine", "network")
+LAYERS = ("agent", "hypervisor", "kernel", "guest-agent", "containerd", "engine", "network")
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):

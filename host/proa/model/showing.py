@@ -24,13 +24,16 @@ def status_lines(status: MachineStatus) -> list[str]:
     rows = [("machine", status.name), ("state", str(status.state))]
     if status.engine.version:
         rows.append(("engine", f"Docker {status.engine.version}"))
-    rows.append(("socket", f"unix://{status.engine.socket}"))
+    if status.engine.socket:
+        rows.append(("socket", f"unix://{status.engine.socket}"))
     runs = f"{status.driver}, {status.accelerator}" if status.accelerator else status.driver
     if status.accelerator == "tcg":
         runs += " (software emulation: slow)"
-    rows.append(("driver", runs))
-    size = f"{status.cpus} CPU, {show_size(status.memory)} memory, disk up to {show_size(status.disk)}"
-    rows.append(("size", size))
+    if runs:
+        rows.append(("driver", runs))
+    if status.cpus:
+        size = f"{status.cpus} CPU, {show_size(status.memory)} memory, disk up to {show_size(status.disk)}"
+        rows.append(("size", size))
     if status.start_seconds is not None:
         rows.append(("started", f"{status.started_with}, in {status.start_seconds:.1f} s"))
     if status.asleep_since is not None:

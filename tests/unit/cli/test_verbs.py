@@ -51,6 +51,18 @@ def test_a_machine_that_is_not_there_is_absent(home: Home) -> None:
     assert "proa start" in home.ok("status")
 
 
+def test_looking_does_not_fail_where_no_agent_can_be(home: Home) -> None:
+    file = home.folder / "a-file"
+    file.touch()
+    status = json.loads(home.ok("status", "--json", PROA_HOME=str(file / "x")))
+    problem = status["problem"]
+    assert (status["state"], problem["code"], problem["layer"]) == ("broken", "folder-not-writable", "agent")
+    told = home.ok("status", PROA_HOME=str(file / "x"))
+    assert told.splitlines()[:2] == ["machine  default", "state    broken"]
+    assert "folder-not-writable, layer agent" in told and problem["hint"] in told
+    assert home.proa("status", "no/name", PROA_HOME=str(file / "x")).status == 2
+
+
 def test_a_machine_is_made_listed_shown_and_deleted(home: Home) -> None:
     home.ok("create", "work", "--cpus", "1", "--memory", "1GiB", "--disk", "5GiB")
     (listed,) = json.loads(home.ok("list", "--json"))
