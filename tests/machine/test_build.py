@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.clients import Docker
+from tests.support.clients import MAKES_ANOTHER, Docker
 from tests.support.commands import run
 from tests.support.homes import wait_until
 from tests.support.terminals import terminal
@@ -68,6 +68,15 @@ def test_it_was_buildkit(docker: Docker, my_container: str) -> None:
     created = docker("history", "--format", "{{.CreatedBy}}", "--no-trunc", "my-image").out
     assert "# buildkit" in created
     assert "npm install" in created
+
+
+def test_a_container_makes_another_through_the_socket(docker: Docker, my_container: str) -> None:
+    """As testcontainers and CI runners do: the engine's socket, mounted, is that of the guest's engine."""
+    socket = "/var/run/docker.sock:/var/run/docker.sock"
+    docker("pull", "busybox", timeout=120)
+    made = docker("run", "--rm", "-v", socket, "my-image", "node", "-e", MAKES_ANOTHER, timeout=120).out
+    assert docker("inspect", "-f", "{{.State.Running}} {{.Config.Image}}", made).out == "true busybox"
+    docker("rm", "-f", made)
 
 
 def test_a_shell_under_a_terminal(docker: Docker, my_container: str) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from tests.support.clients import Docker
 from tests.support.homes import Home, wait_until
+from tests.support.registry import Registry
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(480)]
 
@@ -41,6 +42,29 @@ def test_a_well_machine_is_found_well(home: Home, machine: dict[str, Any]) -> No
     assert checks["acceleration"]["state"] == expected and checks["acceleration"]["message"]
     told = home.proa("doctor", timeout=120).out
     assert "guest-agent" in told and "Docker" in told
+
+
+def test_names_and_ways_out_are_tried_from_the_guest(
+    home: Home, machine: dict[str, Any], registry: Registry
+) -> None:
+    address, _, port = registry.address.rpartition(":")
+    hosts = "cp /etc/hosts /run/hosts; echo {} mirror.proa.test >>/etc/hosts"
+    home.ok("config", "set", "registry.mirrors", f"http://mirror.proa.test:{port}")
+    try:
+        found = _doctor(home)
+        assert found["names"]["state"] == "warn" and "mirror.proa.test" in found["names"]["message"], found
+        assert found["outward"]["state"] == "warn" and found["names"]["hint"] and found["outward"]["hint"]
+        home.ok("shell", "--", "sh", "-c", hosts.format(address))
+        found = _doctor(home)
+        assert (found["names"]["state"], found["outward"]["state"]) == ("ok", "ok"), found
+        home.ok("shell", "--", "sh", "-c", "cat /run/hosts >/etc/hosts")
+        home.ok("config", "set", "registry.mirrors", f"http://{address}:9")  # where nobody listens
+        found = _doctor(home)
+        assert found["outward"]["state"] == "warn" and f"{address}:9" in found["outward"]["message"], found
+    finally:
+        home.ok("config", "set", "registry.mirrors", f"http://{registry.address}")
+    for name in ("memory", "disk", "agent"):
+        assert found[name]["state"] == "ok", found[name]
 
 
 def test_what_is_wrong_with_it_is_named(home: Home, machine: dict[str, Any], docker: Docker) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.clients import MAKES_ANOTHER
 from tests.support.commands import Result, run
 from tests.support.conversations import Stage, request
 from tests.support.native_engine import NativeEngine
@@ -27,18 +28,6 @@ pytestmark = [pytest.mark.machine, pytest.mark.timeout(600)]
 MIB = 1 << 20
 CALLS, CONNECTIONS, SESSIONS, AT_ONCE = 10_000, 2_000, 200, 8
 SOCKET = "/var/run/docker.sock"
-MAKES_ANOTHER = """
-const ask = (path, body) => new Promise(done => {
-  const call = require('http').request({socketPath: '/var/run/docker.sock', path, method: 'POST',
-    headers: {'Content-Type': 'application/json'}}, answer => {
-    let text = ''; answer.on('data', data => text += data); answer.on('end', () => done(text)); });
-  call.end(JSON.stringify(body)); });
-(async () => {
-  const {Id} = JSON.parse(await ask('/containers/create', {Image: 'busybox', Cmd: ['sleep', '300']}));
-  await ask(`/containers/${Id}/start`, {});
-  console.log(Id);
-})();
-"""
 
 
 def docker(engine: NativeEngine, socket: Path, *args: str, timeout: float = 120, **environ: str) -> Result:

@@ -15,6 +15,19 @@ from tests.support.homes import PROA, Home
 
 USUAL = 60.0  # seconds: `docker run` takes 2 to 4 under emulation, on a quiet machine
 PLUGINS = ("docker-buildx", "docker-compose")
+# For Node.js in a container with the engine's socket: starts another one, and prints its id.
+MAKES_ANOTHER = """
+const ask = (path, body) => new Promise(done => {
+  const call = require('http').request({socketPath: '/var/run/docker.sock', path, method: 'POST',
+    headers: {'Content-Type': 'application/json'}}, answer => {
+    let text = ''; answer.on('data', data => text += data); answer.on('end', () => done(text)); });
+  call.end(JSON.stringify(body)); });
+(async () => {
+  const {Id} = JSON.parse(await ask('/containers/create', {Image: 'busybox', Cmd: ['sleep', '300']}));
+  await ask(`/containers/${Id}/start`, {});
+  console.log(Id);
+})();
+"""
 
 
 class Docker:

@@ -21,30 +21,30 @@ def status_lines(status: MachineStatus) -> list[str]:
     """Every line safe to print."""
     if status.state == "absent":
         return [f"{status.name}: absent", f"make and start it: proa start {status.name}"]
-    rows = [("machine", status.name), ("state", str(status.state))]
-    if status.engine.version:
-        rows.append(("engine", f"Docker {status.engine.version}"))
-    if status.engine.socket:
-        rows.append(("socket", f"unix://{status.engine.socket}"))
-    runs = f"{status.driver}, {status.accelerator}" if status.accelerator else status.driver
-    if status.accelerator == "tcg":
-        runs += " (software emulation: slow)"
-    if runs:
-        rows.append(("driver", runs))
-    if status.cpus:
-        size = f"{status.cpus} CPU, {show_size(status.memory)} memory, disk up to {show_size(status.disk)}"
-        rows.append(("size", size))
-    if status.start_seconds is not None:
-        rows.append(("started", f"{status.started_with}, in {status.start_seconds:.1f} s"))
-    if status.asleep_since is not None:
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.asleep_since))
-        rows.append(("asleep", f"since {since}; a docker request wakes it"))
-    if status.woken_by:
-        rows.append(("woken by", f"{status.woken_by}, last"))
-    if status.pid is not None:
-        rows.append(("pid", str(status.pid)))
-    lines = [f"{key:<9}{plain(value)}" for key, value in rows]
+    lines = [f"{name:<9}{plain(value)}" for name, value in _rows(status)]
     return lines + (problem_lines(status.problem) if status.problem else [])
+
+
+def _rows(status: MachineStatus) -> list[tuple[str, str]]:
+    """What is known of it, each with its name."""
+    runs = f"{status.driver}, {status.accelerator}" if status.accelerator else status.driver
+    slow = " (software emulation: slow)" if status.accelerator == "tcg" else ""
+    size = f"{status.cpus} CPU, {show_size(status.memory)} memory, disk up to {show_size(status.disk)}"
+    seconds = status.start_seconds
+    asleep = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.asleep_since or 0))
+    rows: tuple[tuple[str, str, object], ...] = (
+        ("machine", status.name, True),
+        ("state", str(status.state), True),
+        ("engine", f"Docker {status.engine.version}", status.engine.version),
+        ("socket", f"unix://{status.engine.socket}", status.engine.socket),
+        ("driver", runs + slow, runs),
+        ("size", size, status.cpus),
+        ("started", f"{status.started_with}, in {seconds or 0:.1f} s", seconds is not None),
+        ("asleep", f"since {asleep}; a docker request wakes it", status.asleep_since is not None),
+        ("woken by", f"{status.woken_by}, last", status.woken_by),
+        ("pid", str(status.pid), status.pid is not None),
+    )
+    return [(name, value) for name, value, known in rows if known]
 
 
 def problem_lines(problem: Problem) -> list[str]:

@@ -146,6 +146,22 @@ async def test_a_machine_has_a_docker_context_as_long_as_it_is_there(
     assert not list(docker_config.glob("contexts/meta/*"))
 
 
+@pytest.mark.parametrize("variable", ("DOCKER_HOST", "DOCKER_CONTEXT", None))
+async def test_a_context_becomes_the_current_one_only_where_nothing_else_is_chosen(
+    world: World, docker_config: Path, variable: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proa.engine.context.DEFAULT_SOCKET", docker_config / "none")
+    for name in ("PROA_HOME", "DOCKER_HOST", "DOCKER_CONTEXT"):
+        monkeypatch.delenv(name, raising=False)
+    if variable is not None:
+        monkeypatch.setenv(variable, "chosen")
+    await world.make("work")
+    assert list(docker_config.glob("contexts/meta/*/meta.json"))
+    config = docker_config / "config.json"
+    current = json.loads(config.read_text())["currentContext"] if config.exists() else None
+    assert current == (None if variable else "proa-work")
+
+
 async def test_a_docker_config_that_cannot_be_read_hinders_nothing(
     world: World, docker_config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
