@@ -15,6 +15,7 @@ from proa.system.tasks import Tasks
 from tests.bench.figures import Figure, median_difference, paired
 from tests.bench.world import World, seconds
 from tests.support.conversations import Stage
+from tests.support.homes import Home
 from tests.support.links import Streams, streams
 from tests.support.native import native_agent
 from tests.support.native_engine import NativeEngine, native_engine
@@ -35,14 +36,20 @@ def measure(world: World) -> list[Figure]:
         agent = stack.enter_context(native_agent(folder, beside=engine.pid))
         front = stack.enter_context(native_front(agent, folder))
         Stage(engine.socket, "busybox").container("sleep", "3600")
-        ps = _docker_ps(engine, front.socket)
+        ps = docker_ps(engine, front.socket)
     world.home.ok("start")
-    return [*asyncio.run(_api(*_link(world), world.socket)), ps, _memory(world)]
+    return [*exchanges(world.home, TURNS), ps, _memory(world)]
 
 
-def _link(world: World) -> tuple[int, bytes]:
+def exchanges(home: Home, turns: int) -> list[Figure]:
+    """What the agent of a running machine adds to a small request: of one client, and of several at once."""
+    socket = home.folder / "run/default/docker.sock"
+    return asyncio.run(_api(*_link(home), socket, turns))
+
+
+def _link(home: Home) -> tuple[int, bytes]:
     """The port of this host that leads to the running guest's link, and the link's secret."""
-    (pid,) = world.home.hypervisors()
+    pid = home.status()["pid"]
     open_files = Path(f"/proc/{pid}/fd").iterdir()
     sockets = {str(file.readlink()) for file in open_files}
     listening = [
@@ -51,10 +58,10 @@ def _link(world: World) -> tuple[int, bytes]:
         if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets
     ]
     (port,) = listening  # QEMU chose it; published ports are the agent's own
-    return port, (world.home.folder / "run/default/link.key").read_bytes()
+    return port, (home.folder / "run/default/link.key").read_bytes()
 
 
-async def _api(port: int, secret: bytes, path: Path) -> list[Figure]:
+async def _api(port: int, secret: bytes, path: Path, turns: int) -> list[Figure]:
     """One small request on a kept connection, and of several clients at once, in turn over the raw link.
 
     The ratio is the median of the turns' ratios: each compares what was measured in the same second.
@@ -66,7 +73,7 @@ async def _api(port: int, secret: bytes, path: Path) -> list[Figure]:
     # The raw link's streams are open by now; the agent opens its own with a client's first request.
     await asyncio.gather(*(_exchange(*client) for client in (*raw, *through)))
     pairs: list[tuple[list[float], list[float]]] = [([], []), ([], [])]
-    for number in range(TURNS):
+    for number in range(turns):
         ways = list(zip((raw, through), (0, 1), strict=True))
         for clients, which in ways if number % 2 else reversed(ways):
             pairs[0][which].append(await _taken(clients[:1]) * 1000 / REQUESTS)
@@ -109,7 +116,8 @@ async def _exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
     await reader.readexactly(int(length))
 
 
-def _docker_ps(engine: NativeEngine, path: Path) -> Figure:
+def docker_ps(engine: NativeEngine, path: Path) -> Figure:
+    """What the agent's part adds to `docker ps`, natively."""
     argv: tuple[Path | str, ...] = (engine.docker, "ps")
     through, straight = paired(
         ROUNDS,

@@ -16,10 +16,8 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
 
 
 def test_the_same_packages_and_recipe_give_the_same_bytes(tmp_path: Path) -> None:
-    """Built again in another folder by another's habits: umask, time zone, language, hashes."""
+    """Built again from its packages on, in another folder, with another umask, time zone and language."""
     first = guest_image()
-    for archive in first.parent.glob("packages-*.tar"):
-        (tmp_path / archive.name).symlink_to(archive)
     strange = {"TZ": "Asia/Kolkata", "LANG": "tr_TR.UTF-8", "LC_ALL": "C", "PYTHONHASHSEED": "7", "HOME": "/"}
     done = subprocess.run(
         [sys.executable, str(BUILDER), "--output", str(tmp_path), "--print-path"],
@@ -30,7 +28,7 @@ def test_the_same_packages_and_recipe_give_the_same_bytes(tmp_path: Path) -> Non
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "installing" not in done.stderr, "it took the packages that the first was built from"
+    assert "installing" in done.stderr, "nothing is taken over from the first"
     second = Path(done.stdout.splitlines()[-1])
     assert second != first
     names = sorted(str(path.relative_to(first)) for path in first.rglob("*") if path.is_file())
