@@ -8,10 +8,12 @@ WELL_AFTER = 60.0  # a service that ran this long was well: its next restart com
 # Seconds after which a living service that answers nothing is hung. A busy engine under emulation has
 # needed 5 s for a ping; what is ended wrongly costs its containers a restart.
 HUNG_AFTER = 30.0
+SAID_AFTER = 8.0  # seconds of silence after which it is said
 START_HUNG_AFTER = 280.0  # below the host's bound for a start under emulation (proa.machine.lifecycle)
 LEAST_LOOKS = 5  # and it was looked at this often: a guest that stood still has heard no answers either
 
 STARTING, READY, FAILED, BACKOFF, STOPPED = "starting", "ready", "failed", "backoff", "stopped"
+SILENT = "silent"  # told only: it was ready, and has not answered for some time
 
 
 class Service:
@@ -33,6 +35,7 @@ class Service:
         self._delay = FIRST_DELAY
         self._silent_since: float | None = None
         self._looks = 0
+        self._mute = False
         self._hung = ""
 
     def wants_start(self, now: float, ready: dict[str, bool]) -> bool:
@@ -45,7 +48,7 @@ class Service:
     def answered(self, now: float) -> bool:
         """It accepts work; True if that is news."""
         news = self.state != READY and self.pid != 0
-        self._silent_since = None
+        self._silent_since, self._mute = None, False
         if news:
             self.state, self.message = READY, ""
             self.seconds = round(now - self._began, 2)
@@ -58,8 +61,11 @@ class Service:
         if self._silent_since is None:
             self._silent_since, self._looks = now, 0
         self._looks += 1
-        bound = HUNG_AFTER if self.state == READY else START_HUNG_AFTER
-        if now - self._silent_since < bound or self._looks < LEAST_LOOKS:
+        bound, since = HUNG_AFTER if self.state == READY else START_HUNG_AFTER, now - self._silent_since
+        if self._looks < LEAST_LOOKS:
+            return False
+        self._mute = self.state == READY and since >= SAID_AFTER
+        if since < bound:
             return False
         self._hung = f"{self.name} did not answer for {bound:.0f} s and was ended"
         return True
@@ -71,7 +77,7 @@ class Service:
         how = f"ended with status {status}" if status >= 0 else f"was ended by signal {-status}"
         words = f"{self.name} {how}" + (f": {last_line}" if last_line else "")
         self.message = self.ended = self._hung or words
-        self.pid, self.state, self._hung = 0, BACKOFF, ""
+        self.pid, self.state, self._hung, self._mute = 0, BACKOFF, "", False
         self.restarts += 1
         self.failures += 1
         self.due = now + self._delay
@@ -85,7 +91,7 @@ class Service:
 
     def report(self) -> dict[str, object]:
         return {
-            "state": self.state,
+            "state": SILENT if self._mute else self.state,
             "restarts": self.restarts,
             "failures": self.failures,
             "message": self.message,

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from tests.support.clients import Docker
-from tests.support.homes import START_TIMEOUT, Home, wait_until
+from tests.support.commands import start
+from tests.support.homes import PROA, START_TIMEOUT, Home, wait_until
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(600)]
 
@@ -62,6 +63,8 @@ def test_a_killed_dockerd_is_back_within_its_own_start_time_and_half(home: Home,
     since, own = newest(home), service(home, "dockerd")
     signal_in_guest(home, "dockerd", "KILL")
     began = time.monotonic()
+    status = home.status()
+    assert (status["state"], status["problem"]["layer"]) == ("broken", "engine")
     wait_until(lambda: docker("version", status=None).status == 0, BACK, "the engine answers")
     took = time.monotonic() - began
     again = service(home, "dockerd")
@@ -115,6 +118,9 @@ def test_a_killed_and_a_hung_containerd_are_started_again_and_dockerd_goes_on(
     ):
         since = newest(home)
         signal_in_guest(home, "containerd", number)
+        if number == "STOP":  # one that is killed is back before anybody could look
+            status = wait_until(lambda: (s := home.status())["problem"] and s, 20, "it was seen")
+            assert (status["state"], status["problem"]["layer"]) == ("running", "containerd")
         wait_until(event_with(home, since, words), BACK, words)
         wait_until(lambda: service(home, "containerd")["state"] == "ready", BACK, "containerd is ready")
         wait_until(
@@ -128,7 +134,10 @@ def test_a_killed_and_a_hung_containerd_are_started_again_and_dockerd_goes_on(
 def test_a_hung_guest_agent_is_ended_by_the_guest_itself(home: Home, docker: Docker) -> None:
     since, before = newest(home), home.status()["pid"]
     # From outside of the link: nothing that the agent itself started may depend on its answer.
-    home.proa("shell", "--", "sh", "-c", "kill -STOP $PPID", timeout=300)
+    with start([PROA, "shell", "--", "sh", "-c", "kill -STOP $PPID"], env=home.environ) as stopping:
+        seen = wait_until(lambda: (s := home.status())["state"] == "broken" and s, 20, "it was seen")
+        assert seen["problem"]["layer"] in ("guest-agent", "engine"), "who looks hears of the engine first"
+        stopping.wait(300)
     wait_until(lambda: home.status()["state"] == "running", BACK, "the link is back")
     wait_until(event_with(home, since, "agent did not answer"), 30, "it was told")
     assert home.status()["pid"] == before, "the machine was not restarted for it"
@@ -301,6 +310,7 @@ def test_two_machines_share_an_agent_and_a_port_names_the_other(
         second = Docker(home, "second")
         assert docker("ps").status == second("ps").status == 0
         assert docker.socket != second.socket
+        assert home.ok("shell", "second", "--", "cat", "/etc/hostname").strip() == "proa-second"
         docker("run", "-d", "--name", "one", "-p", "18123:80", "busybox", "sleep", "600", timeout=120)
         second("run", "-d", "--name", "two", "-p", "18123:80", "busybox", "sleep", "600", timeout=180)
         rows = json.loads(home.ok("ports", "--json", PROA_MACHINE="second"))

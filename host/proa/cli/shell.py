@@ -38,10 +38,12 @@ def shell_verb(words: tuple[str, ...]) -> int:
 
 
 def _split(words: tuple[str, ...], typed: list[str]) -> tuple[str | None, tuple[str, ...]]:
-    """NAME and COMMAND. click takes `--` away, so what was typed says where the command begins."""
+    """NAME and COMMAND. click takes a `--` away where no name stands before it, so what was typed says where
+    the command begins."""
     if "--" in typed:
         command = tuple(typed[typed.index("--") + 1 :])
         before = words[: len(words) - len(command)]
+        before = before[:-1] if before[-1:] == ("--",) else before
     else:
         command, before = (), words
     if len(before) > 1:

@@ -26,7 +26,7 @@ MOST_WORDS = 2000  # characters of a message that are kept
 
 
 class ServiceStatus(msgspec.Struct, frozen=True):
-    state: str = "starting"
+    state: str = "starting"  # starting, ready, silent (it was ready), backoff, failed, stopped
     restarts: int = 0  # in all
     failures: int = 0  # in a row
     message: str = ""

@@ -90,7 +90,7 @@ class Guardian:
         latest = session.control.latest if session is not None else None
         if session is None or latest is None:
             return None
-        return health.memory_notice(self._machine.name, latest, time.monotonic() - session.control.heard)
+        return health.notice(self._machine.name, latest, time.monotonic() - session.control.heard)
 
     # -- starting again -----------------------------------------------------------------------
 

@@ -224,6 +224,26 @@ def _service_news(name: str, before: GuestStatus, now: GuestStatus) -> list[Say]
     return [Say(EventKind.REPAIR, new.ended or f"{what} ended by itself", f"{what} is started again")]
 
 
+def notice(name: str, status: GuestStatus, heard_ago: float) -> Problem | None:
+    """What a person should know of a machine whose engine answers all the same."""
+    return _containerd_notice(name, status) or memory_notice(name, status, heard_ago)
+
+
+def _containerd_notice(name: str, status: GuestStatus) -> Problem | None:
+    """dockerd goes on without containerd, and answers; but it can start and end nothing."""
+    containerd = status.services.get("containerd")
+    if containerd is None or containerd.state == "ready" or status.engine.state == "starting":
+        return None
+    hangs = containerd.state == "silent"
+    return Problem(
+        code="containerd-silent",
+        message=f"containerd of {name!r} " + ("does not answer" if hangs else "is being started again"),
+        why="containers go on, but none can be started or stopped meanwhile",
+        hint=f"nothing to do, it is started again by itself; its log: proa logs {name} --source containerd",
+        layer="containerd",
+    )
+
+
 def memory_notice(name: str, status: GuestStatus, heard_ago: float) -> Problem | None:
     """What the status of a running machine tells of memory that ran out lately."""
     memory = status.memory

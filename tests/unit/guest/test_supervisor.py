@@ -9,6 +9,7 @@ from proa_guest.supervisor import (
     HUNG_AFTER,
     LEAST_LOOKS,
     MOST_DELAY,
+    SAID_AFTER,
     START_HUNG_AFTER,
     WELL_AFTER,
     Service,
@@ -133,3 +134,23 @@ def test_a_start_has_longer() -> None:
     assert not any(service.silent(now) for now in range(0, int(START_HUNG_AFTER), 10))
     assert service.silent(START_HUNG_AFTER)
     assert not Service("x", ["x"]).silent(1000), "who does not run cannot hang"
+
+
+def test_a_silence_is_told_before_it_is_ended_and_forgotten_with_an_answer() -> None:
+    service = Service("containerd", ["containerd"])
+    service.started(7, 0)
+    service.silent(1)
+    assert service.report()["state"] == "starting", "who comes up has not answered yet"
+    service.answered(4)
+    told = []
+    for now in range(6, 6 + int(HUNG_AFTER), 2):
+        assert not service.silent(now)
+        told.append(service.report()["state"])
+    assert told[0] == "ready" and told[-1] == "silent" and told == sorted(told), told
+    assert told.count("ready") * 2 <= SAID_AFTER + 2
+    assert not service.answered(60), "it never stopped being ready"
+    assert service.report()["state"] == "ready" and service.report()["seconds"] == 4
+    for now in range(62, 76, 2):
+        service.silent(now)
+    service.exited(-9, "", 78)
+    assert service.report()["state"] == "backoff"

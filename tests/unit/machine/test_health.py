@@ -23,6 +23,7 @@ from proa.machine.health import (
     SetClock,
     memory_notice,
     news,
+    notice,
     patience,
     silence,
 )
@@ -198,3 +199,13 @@ def test_a_first_word_and_another_boot_are_no_news() -> None:
     later = _changed(services={"dockerd": ServiceStatus("ready", 3)})
     assert news("m", None, later) == []
     assert news("m", later, WELL) == []
+
+
+@pytest.mark.parametrize("state", ("silent", "backoff", "starting"))
+def test_a_containerd_that_is_away_is_named_though_the_engine_answers(state: str) -> None:
+    status = _changed(services={**WELL.services, "containerd": ServiceStatus(state)})
+    problem = notice("m", status, 0)
+    assert problem is not None and (problem.code, problem.layer) == ("containerd-silent", "containerd")
+    assert notice("m", WELL, 0) is None
+    coming_up = msgspec.structs.replace(status, engine=EngineStatus("starting"))
+    assert notice("m", coming_up, 0) is None, "it has not been there yet"
