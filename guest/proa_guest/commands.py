@@ -31,10 +31,11 @@ class CommandFailed(Exception):
     """A command failed; the message has its last line."""
 
 
-def spawn(argv: list[str], log: str, handles: dict[int, int] | None = None) -> int:
+def spawn(argv: list[str], log: str, handles: dict[int, int] | None = None, programs: str = "") -> int:
     """Start a process in a session of its own, its output appended to `log`; its pid. Raises OSError.
 
     `handles`: numbers there -> descriptors here, which it gets besides.
+    `programs`: a folder whose programs it finds before the system's.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     actions = [
@@ -42,13 +43,14 @@ def spawn(argv: list[str], log: str, handles: dict[int, int] | None = None) -> i
         (os.POSIX_SPAWN_OPEN, 1, log, flags, 0o600),
         (os.POSIX_SPAWN_DUP2, 1, 2),
     ]
+    environ = {**ENVIRON, "PATH": f"{programs}:{_PATH}"} if programs else ENVIRON
     given = dict(handles or {})
     # First out of the way of each other's numbers; what is not given on closes itself.
     high = {number: fcntl.fcntl(handle, fcntl.F_DUPFD_CLOEXEC, 64) for number, handle in given.items()}
     actions += [(os.POSIX_SPAWN_DUP2, copy, number) for number, copy in high.items()]
     try:
         return os.posix_spawnp(
-            argv[0], argv, ENVIRON, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_DEFAULT
+            argv[0], argv, environ, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_DEFAULT
         )
     finally:
         for copy in high.values():

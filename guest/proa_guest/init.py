@@ -25,6 +25,9 @@ DOCKERD = "/run/docker.sock"
 DOCKERD_PID = "/run/docker.pid"
 WELCOME = "/usr/share/proa/welcome.tar"
 WELCOME_MARK = f"{disk.MOUNT}/proa/welcome-loaded"
+DOCKERD_PROGRAMS = (
+    "/usr/lib/proa/dockerd"  # what dockerd alone runs in place of the system's (vmimages/root.py)
+)
 LOOK_SOON, LOOK_LATER = 0.1, 2.0  # seconds between looks while something comes up, and after that
 LOG_SIZE = 1 << 20  # bytes; logs lie in memory
 STOP_TIMEOUT = {"dockerd": 40.0, "containerd": 10.0, "agent": 3.0}  # seconds; containers have 10 by default
@@ -113,7 +116,8 @@ class Init:
             handles = None
             if service.name == "agent" and self._shares is not None:
                 handles = {share.HANDLE: self._shares}  # and nobody else: it is the host's folders
-            pid = spawn(service.argv, f"{LOGS}/{service.name}.log", handles)
+            programs = DOCKERD_PROGRAMS if service.name == "dockerd" else ""
+            pid = spawn(service.argv, f"{LOGS}/{service.name}.log", handles, programs)
         except OSError as error:
             service.not_started(str(error.strerror), now())
             return

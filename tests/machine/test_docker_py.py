@@ -11,6 +11,7 @@ from docker import DockerClient  # type: ignore[import-untyped]
 from docker.errors import APIError, ContainerError, NotFound  # type: ignore[import-untyped]
 
 from tests.support.clients import Docker
+from tests.support.homes import Home
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(240)]
 
@@ -27,6 +28,15 @@ def test_ping_version_and_pull(client: DockerClient) -> None:
     assert client.version()["Os"] == "linux"
     image = client.images.pull("busybox", tag="latest")
     assert "busybox:latest" in image.tags
+
+
+def test_the_runtimes_version_is_what_the_runtime_says(client: DockerClient, home: Home) -> None:
+    """It is asked once in a boot, and answered from what it said then."""
+    said = home.ok("shell", "--", "runc", "--version")
+    for _ in range(2):
+        told = {part["Name"]: part for part in client.version()["Components"]}["runc"]
+        assert f"runc version {told['Version']}\ncommit: {told['Details']['GitCommit']}\n" in said
+    assert client.info()["RuncCommit"]["ID"] == told["Details"]["GitCommit"]
 
 
 def test_run_and_errors(client: DockerClient) -> None:

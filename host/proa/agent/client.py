@@ -7,7 +7,7 @@ import http.client
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -15,12 +15,13 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from proa import API_VERSION, __version__
+from proa.agent.choice import docker_choice
 from proa.model.api import (
     DOCKER_HEADER,
+    VERSION_HEADER,
     AgentInfo,
     ConfigChange,
     ConfigChanged,
-    DockerChoice,
     DockerRequest,
     Done,
     ExecRequest,
@@ -37,7 +38,6 @@ from proa.model.events import Event
 from proa.model.image import BuildRequest, FetchRequest, ImageInfo, ImportRequest
 from proa.model.machine import MachineOptions, MachineStatus, PublishedPort
 from proa.model.problem import Problem
-from proa.system.docker_settings import docker_folder
 from proa.system.paths import Places
 
 T = TypeVar("T")
@@ -93,12 +93,28 @@ class AgentClient:
     def __exit__(self, *error: object) -> None:
         return
 
+    def _went_ahead(self, connection: socket.socket) -> http.client.HTTPResponse | None:
+        """The answer to what was asked before this client was there; None where it is not to be had."""
+        with connection:
+            response = http.client.HTTPResponse(connection, method="POST")
+        try:
+            response.begin()
+        except (OSError, http.client.HTTPException):
+            response.close()
+            return None
+        if response.headers.get(VERSION_HEADER) != f"{__version__} {API_VERSION}":
+            response.close()  # of an agent that was replaced since
+            return None
+        if response.status >= 400:
+            raise _problem(response.read())
+        return response
+
     def _ask(
         self, method: str, path: str, body: bytes | None = None, timeout: float | None = ANSWER_TIMEOUT
     ) -> http.client.HTTPResponse:
         connection = _Connection(self._path, timeout)
         try:
-            connection.request(method, path, body=body, headers={DOCKER_HEADER: _docker_choice(os.environ)})
+            connection.request(method, path, body=body, headers={DOCKER_HEADER: docker_choice(os.environ)})
             response = connection.getresponse()
             if response.status >= 400:
                 raise _problem(response.read())
@@ -155,7 +171,12 @@ class AgentClient:
     def create(self, name: str, options: MachineOptions, say: Callable[[Progress], None]) -> MachineStatus:
         return self._work("POST", _machine(name, "create"), msgspec.json.encode(options), say)
 
-    def start(self, name: str, say: Callable[[Progress], None]) -> MachineStatus:
+    def start(
+        self, name: str, say: Callable[[Progress], None], asked: socket.socket | None = None
+    ) -> MachineStatus:
+        """`asked`: a connection on which the agent was asked for this already (proa.cli.quick)."""
+        if asked is not None and (response := self._went_ahead(asked)) is not None:
+            return self._follow(response, say, MachineStatus)
         return self._work("POST", _machine(name, "start"), b"{}", say)
 
     def stop(self, name: str, request: StopRequest, say: Callable[[Progress], None]) -> MachineStatus:
@@ -179,7 +200,11 @@ class AgentClient:
         self, method: str, path: str, body: bytes | None, say: Callable[[Progress], None], kind: type[T]
     ) -> T:
         """What the work returns at its end, and meanwhile what it says."""
-        with contextlib.closing(self._ask(method, path, body, timeout=None)) as response:
+        return self._follow(self._ask(method, path, body, timeout=None), say, kind)
+
+    @staticmethod
+    def _follow(response: http.client.HTTPResponse, say: Callable[[Progress], None], kind: type[T]) -> T:
+        with contextlib.closing(response):
             for line in _lines(response):
                 message: Message = msgspec.json.decode(line, type=Message)
                 if isinstance(message, Progress):
@@ -293,13 +318,6 @@ def _lines(response: http.client.HTTPResponse) -> Iterator[bytes]:
         if not line:
             return
         yield line
-
-
-def _docker_choice(environ: Mapping[str, str]) -> str:
-    """The header that tells the agent of this shell's Docker: it sees no environment but its own."""
-    folder = docker_folder(environ).absolute()
-    chosen = any(environ.get(key) for key in ("DOCKER_HOST", "DOCKER_CONTEXT", "PROA_HOME"))
-    return quote(msgspec.json.encode(DockerChoice(config=str(folder), may_be_current=not chosen)))
 
 
 def _machine(name: str, *rest: str) -> str:

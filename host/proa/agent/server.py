@@ -16,7 +16,7 @@ from proa.agent.routes.diagnosis import DiagnosisRoutes
 from proa.agent.routes.events import EventRoutes
 from proa.agent.routes.images import ImageRoutes
 from proa.agent.routes.machines import MachineRoutes
-from proa.model.api import AgentInfo
+from proa.model.api import VERSION_HEADER, AgentInfo
 from proa.system.activation import Listeners
 from proa.system.memory import own_memory
 
@@ -71,4 +71,4 @@ class ApiServer:
 
 
 async def _sign(request: web.Request, response: web.StreamResponse) -> None:
-    response.headers["Proa-Agent"] = f"{__version__} {API_VERSION}"
+    response.headers[VERSION_HEADER] = f"{__version__} {API_VERSION}"

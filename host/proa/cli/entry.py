@@ -17,11 +17,12 @@ def main() -> None:
             sys.exit(_docker(argv[1:]))
         if argv[:1] == ["status"] and _status(argv[1:]):
             return
+        asked = None
         if argv[:1] == ["start"] and not {"--help", "-h"} & set(argv):
-            _hasten()
+            asked = _begin_start(argv[1:])
         from proa.cli.main import run
 
-        sys.exit(run(argv))
+        sys.exit(run(argv, asked))
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -36,8 +37,13 @@ def _status(argv: list[str]) -> bool:
     return told is not None
 
 
-def _hasten() -> None:
-    """Let the agent that `start` will ask begin while this process still imports the verb."""
+def _begin_start(argv: list[str]) -> int | None:
+    """Let the agent begin while this process still imports the verb: with the start, or to run at all."""
+    from proa.cli.quick import begin_start
+
+    asked = begin_start(argv, os.environ)
+    if asked is not None:
+        return asked
     from proa.agent.spawn import hasten
     from proa.system.paths import Places
 
@@ -45,6 +51,7 @@ def _hasten() -> None:
         places = Places.current()
         if places.agent_log.parent.is_dir():
             hasten(places)
+    return None
 
 
 def _docker(argv: list[str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -20,14 +21,16 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @click.command(epilog="Example:  proa start")
 @name_argument
-def start_verb(name: str | None) -> None:
+@click.pass_obj
+def start_verb(asked: int | None, name: str | None) -> None:
     """Make the machine if there is none, start or wake it, and wait until its engine answers.
 
     A machine that was stopped or suspended comes back from its memory image, in about a second.
     """
     machine = machine_name(name)
+    ahead = None if asked is None else socket.socket(fileno=asked)
     with agent() as client, progress() as say:
-        status = client.start(machine, say)
+        status = client.start(machine, say, ahead)
     _say_ready(status)
 
 

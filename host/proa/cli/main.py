@@ -99,14 +99,17 @@ def proa(debug: bool) -> None:
     """
 
 
-def run(argv: list[str]) -> int:
-    """Run one verb; its exit status: 0 done, 1 failed with a problem, 2 wrong usage."""
+def run(argv: list[str], asked: int | None = None) -> int:
+    """Run one verb; its exit status: 0 done, 1 failed with a problem, 2 wrong usage.
+
+    `asked`: of a start, the descriptor of a connection on which the agent was asked for it already.
+    """
     if instruction := os.environ.get("_PROA_COMPLETE"):
         from proa.cli.completion import respond
 
         return respond(proa, instruction)
     try:
-        result = proa.main(argv, prog_name="proa", standalone_mode=False)
+        result = proa.main(argv, prog_name="proa", standalone_mode=False, obj=asked)
     except ProaError as error:
         if argv[:1] == ["--debug"]:
             raise

@@ -1,7 +1,8 @@
-"""`proa status`, which people, prompts and scripts ask most, without what every other verb imports.
+"""What goes to the agent before a verb's imports, which take longer than the agent's answer.
 
-The agent writes what is printed here. Whatever is unusual (no agent, one of another version, a flag, a
-wrong name) is left to the verb itself, which says it better.
+`proa status`, which people, prompts and scripts ask most: the agent writes what is printed. And what `proa
+start` asks for, so that the agent is at it while the verb comes up. Whatever is unusual (no agent, one of
+another version, a flag, a wrong name) is left to the verb itself, which says it better.
 """
 
 # ruff: noqa: PTH118, PTH116  (pathlib alone would take a third of the time)
@@ -18,6 +19,7 @@ from proa.system.roots import run_folder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import _socket
     from collections.abc import Mapping
 
 TIMEOUT = 30.0  # seconds, as for any question to the agent
@@ -43,8 +45,35 @@ def status(argv: list[str], environ: Mapping[str, str]) -> str | None:
     return json.dumps(json.loads(body), indent=2, ensure_ascii=False)
 
 
-def _ask(folder: str, path: str, kind: str) -> str | None:
-    """The body of a good answer of an agent of this very version."""
+def begin_start(argv: list[str], environ: Mapping[str, str]) -> int | None:
+    """The descriptor of a connection on which an agent was asked for `proa start` with these arguments.
+
+    None where there is none, or the verb itself must look into it.
+    """
+    name = argv[0] if argv else environ.get("PROA_MACHINE") or DEFAULT_MACHINE
+    if len(argv) > 1:
+        return None
+    from proa.agent.choice import docker_choice
+
+    try:
+        target = f"/v1/machines/{check_name(name)}/start"
+        connection = _connect(run_folder(environ))
+    except (ProaError, OSError):
+        return None
+    if connection is None:
+        return None
+    head = f"POST {target} HTTP/1.1\r\nHost: agent\r\nProa-Docker: {docker_choice(environ)}\r\n"
+    try:
+        connection.sendall(f"{head}Content-Length: 2\r\n\r\n{{}}".encode())
+    except OSError:
+        connection.close()
+        return None
+    connection.settimeout(None)  # long work has no bound, it says that it goes on
+    return connection.detach()
+
+
+def _connect(folder: str) -> _socket.socket | None:
+    """To the agent's socket, if the folder is the user's own. Raises OSError."""
     if sys.platform == "win32":
         return None  # the named pipe is a later issue
     import _socket
@@ -52,9 +81,21 @@ def _ask(folder: str, path: str, kind: str) -> str | None:
     if os.stat(folder).st_uid != os.geteuid():
         return None
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    connection.settimeout(TIMEOUT)
     try:
-        connection.settimeout(TIMEOUT)
         connection.connect(os.path.join(folder, "agent.sock"))
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+def _ask(folder: str, path: str, kind: str) -> str | None:
+    """The body of a good answer of an agent of this very version."""
+    connection = _connect(folder)
+    if connection is None:
+        return None
+    try:
         connection.send(f"GET {path} HTTP/1.0\r\nHost: agent\r\nAccept: {kind}\r\n\r\n".encode())
         answer = b""
         while (data := connection.recv(1 << 16)) and len(answer) < _MOST:

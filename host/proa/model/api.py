@@ -47,6 +47,7 @@ import msgspec
 from proa.model.problem import Problem
 
 DOCKER_HEADER = "Proa-Docker"
+VERSION_HEADER = "Proa-Agent"
 # The engine's, containerd's and the guest agent's logs are in the guest; the others are on the host.
 LOG_SOURCES = ("agent", "console", "engine", "containerd", "guest")
 

@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from proa.model.errors import ProaError
+from proa.system import roots
 from proa.system.files import read_bytes, write_atomic
 
 
 def docker_folder(environ: Mapping[str, str]) -> Path:
-    """Where the Docker CLI keeps what is this user's."""
-    return Path(environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    """proa.system.roots.docker_folder as a path."""
+    return Path(roots.docker_folder(environ))
 
 
 class DockerSettings:

@@ -50,6 +50,11 @@ def run_folder(environ: Mapping[str, str]) -> str:
         return platformdirs.user_runtime_dir("proa", appauthor=False)
 
 
+def docker_folder(environ: Mapping[str, str]) -> str:
+    """Where the Docker CLI keeps what is this user's."""
+    return environ.get("DOCKER_CONFIG") or os.path.join(os.path.expanduser("~"), ".docker")  # noqa: PTH111, PTH118
+
+
 def engine_socket(run: str, machine: str) -> str:
     """The path of a machine's engine socket. Raises ProaError `socket-path-too-long`."""
     return check_socket(os.path.join(run, machine, "docker.sock"))  # noqa: PTH118

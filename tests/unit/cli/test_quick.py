@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import json
+import socket
+import string
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
+import msgspec
 import pytest
 
+from proa.agent.choice import docker_choice
+from proa.agent.client import AgentClient
 from proa.cli import quick
+from proa.model.api import DockerChoice
+from proa.model.errors import ProaError
+from proa.system.docker_settings import docker_folder
+from proa.system.paths import Places
 from tests.support.homes import Home
 
 
@@ -61,3 +72,48 @@ def test_it_imports_little(home: Home) -> None:
     )
     assert "absent" in done.stdout
     assert not {"click", "msgspec", "pathlib", "re", "typing", "http.client"} & set(done.stderr.split())
+
+
+def test_a_start_is_asked_for_once_and_before_the_verb_is_there(home: Home) -> None:
+    assert quick.begin_start([], home.environ) is None, "no agent yet"
+    home.ok("create", "default")
+    failed = home.proa("start")
+    assert failed.status == 1 and "image-missing" in failed.err, failed
+    told = [json.loads(line) for line in home.ok("events", "--json").splitlines()]
+    assert [event["kind"] for event in told].count("failed") == 1, told
+    asked = quick.begin_start(["default"], home.environ)
+    assert asked is not None
+    with socket.socket(fileno=asked) as connection:
+        client = AgentClient(Places.current(home.environ))
+        with pytest.raises(ProaError) as caught:
+            client.start("default", lambda step: None, connection)
+    assert caught.value.code == "image-missing"
+
+
+def test_an_answer_of_another_version_is_not_taken(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.ok("create", "default")
+    asked = quick.begin_start([], home.environ)
+    assert asked is not None
+    monkeypatch.setattr("proa.agent.client.__version__", "0.0.9")
+    said: list[str] = []
+    with pytest.raises(ProaError) as caught:
+        client = AgentClient(Places.current(home.environ))
+        client.start("default", lambda step: said.append(step.message), socket.socket(fileno=asked))
+    assert caught.value.code == "image-missing", "it asked again by itself"
+
+
+def test_an_unusual_start_is_left_to_the_verb(home: Home) -> None:
+    home.ok("version")
+    for argv in (["--help"], ["a", "b"], ["../x"], ["-h"], [""]):
+        assert quick.begin_start(argv, home.environ) is None, argv
+
+
+@pytest.mark.parametrize("folder", ["/home/me/.docker", '/a b/"c"\\d', "relative", "/\udcff/ä\n", ""])
+@pytest.mark.parametrize("chosen", [{}, {"DOCKER_HOST": "tcp://x"}, {"PROA_HOME": "/p"}])
+def test_the_agent_reads_what_a_shell_has_chosen(folder: str, chosen: dict[str, str]) -> None:
+    told = docker_choice({"DOCKER_CONFIG": folder, **chosen})
+    assert told.isascii() and not set(told) - set(string.ascii_letters + string.digits + "%")
+    choice = msgspec.json.decode(unquote_to_bytes(told), type=DockerChoice)
+    wanted = docker_folder({"DOCKER_CONFIG": folder}).absolute()
+    assert Path(choice.config) == Path(str(wanted).encode("utf-8", "replace").decode())
+    assert choice.may_be_current == (not chosen)
