@@ -25,9 +25,8 @@ DOCKERD = "/run/docker.sock"
 DOCKERD_PID = "/run/docker.pid"
 WELCOME = "/usr/share/proa/welcome.tar"
 WELCOME_MARK = f"{disk.MOUNT}/proa/welcome-loaded"
-DOCKERD_PROGRAMS = (
-    "/usr/lib/proa/dockerd"  # what dockerd alone runs in place of the system's (vmimages/root.py)
-)
+# What dockerd alone runs in place of the system's (vmimages/root.py).
+DOCKERD_PROGRAMS = "/usr/lib/proa/dockerd"
 LOOK_SOON, LOOK_LATER = 0.1, 2.0  # seconds between looks while something comes up, and after that
 LOG_SIZE = 1 << 20  # bytes; logs lie in memory
 STOP_TIMEOUT = {"dockerd": 40.0, "containerd": 10.0, "agent": 3.0}  # seconds; containers have 10 by default

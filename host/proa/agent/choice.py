@@ -17,8 +17,10 @@ _ESCAPED = {number: f"\\u{number:04x}" for number in (*range(32), ord('"'), ord(
 
 
 def docker_choice(environ: Mapping[str, str]) -> str:
-    """JSON (proa.model.api.DockerChoice), each byte but letters and digits as %XX."""
-    folder = os.path.join(os.getcwd(), docker_folder(environ))  # noqa: PTH109, PTH118
+    """JSON (proa.model.api.DockerChoice), each byte but letters and digits as %XX. Raises OSError."""
+    folder = docker_folder(environ)
+    if not os.path.isabs(folder):  # noqa: PTH117
+        folder = os.path.join(os.getcwd(), folder)  # noqa: PTH109, PTH118
     chosen = any(environ.get(key) for key in ("DOCKER_HOST", "DOCKER_CONTEXT", "PROA_HOME"))
     may_be = "false" if chosen else "true"
     told = f'{{"config":"{folder.translate(_ESCAPED)}","may_be_current":{may_be}}}'.encode("utf-8", "replace")

@@ -93,22 +93,6 @@ class AgentClient:
     def __exit__(self, *error: object) -> None:
         return
 
-    def _went_ahead(self, connection: socket.socket) -> http.client.HTTPResponse | None:
-        """The answer to what was asked before this client was there; None where it is not to be had."""
-        with connection:
-            response = http.client.HTTPResponse(connection, method="POST")
-        try:
-            response.begin()
-        except (OSError, http.client.HTTPException):
-            response.close()
-            return None
-        if response.headers.get(VERSION_HEADER) != f"{__version__} {API_VERSION}":
-            response.close()  # of an agent that was replaced since
-            return None
-        if response.status >= 400:
-            raise _problem(response.read())
-        return response
-
     def _ask(
         self, method: str, path: str, body: bytes | None = None, timeout: float | None = ANSWER_TIMEOUT
     ) -> http.client.HTTPResponse:
@@ -175,7 +159,7 @@ class AgentClient:
         self, name: str, say: Callable[[Progress], None], asked: socket.socket | None = None
     ) -> MachineStatus:
         """`asked`: a connection on which the agent was asked for this already (proa.cli.quick)."""
-        if asked is not None and (response := self._went_ahead(asked)) is not None:
+        if asked is not None and (response := _went_ahead(asked)) is not None:
             return self._follow(response, say, MachineStatus)
         return self._work("POST", _machine(name, "start"), b"{}", say)
 
@@ -287,6 +271,23 @@ class AgentClient:
             return _upgraded(connection.sock)
         except OSError as error:
             raise _gone(error) from error
+
+
+def _went_ahead(connection: socket.socket) -> http.client.HTTPResponse | None:
+    """The answer to what was asked before this client was there; None where it is not to be had."""
+    with connection:
+        response = http.client.HTTPResponse(connection, method="POST")
+    try:
+        response.begin()
+    except (OSError, http.client.HTTPException):
+        response.close()
+        return None
+    if response.headers.get(VERSION_HEADER) != f"{__version__} {API_VERSION}":
+        response.close()  # of an agent that was replaced since
+        return None
+    if response.status >= 400:
+        raise _problem(response.read())
+    return response
 
 
 def _upgraded(connection: socket.socket) -> socket.socket:

@@ -56,17 +56,13 @@ def begin_start(argv: list[str], environ: Mapping[str, str]) -> int | None:
     from proa.agent.choice import docker_choice
 
     try:
-        target = f"/v1/machines/{check_name(name)}/start"
+        head = f"POST /v1/machines/{check_name(name)}/start HTTP/1.1\r\nHost: agent\r\n"
+        head += f"Proa-Docker: {docker_choice(environ)}\r\nContent-Length: 2\r\n\r\n{{}}"
         connection = _connect(run_folder(environ))
+        if connection is None:
+            return None
+        connection.sendall(head.encode())
     except (ProaError, OSError):
-        return None
-    if connection is None:
-        return None
-    head = f"POST {target} HTTP/1.1\r\nHost: agent\r\nProa-Docker: {docker_choice(environ)}\r\n"
-    try:
-        connection.sendall(f"{head}Content-Length: 2\r\n\r\n{{}}".encode())
-    except OSError:
-        connection.close()
         return None
     connection.settimeout(None)  # long work has no bound, it says that it goes on
     return connection.detach()
