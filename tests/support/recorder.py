@@ -31,6 +31,24 @@ _CHANCE = (
 _REQUEST = re.compile(rb"(GET|HEAD|POST|PUT|DELETE) [^ ]+ HTTP/1\.1\r\n")
 
 
+_MULTIPLEXED = re.compile(
+    rb"^HTTP/1\.1 101 .*\r\nContent-Type: application/vnd\.docker\.multiplexed", re.DOTALL
+)
+
+
+def _merged(data: bytes) -> bytes:
+    """Frames of output (stream, three zeros, length in 4 bytes, content), with those of one stream that
+    follow each other made one: where the engine cuts what a command writes is chance."""
+    found: list[tuple[int, bytes]] = []
+    at = 0
+    while at + 8 <= len(data):
+        stream, size = data[at], int.from_bytes(data[at + 4 : at + 8], "big")
+        before = found.pop()[1] if found and found[-1][0] == stream else b""
+        found.append((stream, before + data[at + 8 : at + 8 + size]))
+        at += 8 + size
+    return b"".join(b"<stream %d>%s" % frame for frame in found) + data[at:]
+
+
 def without_chance(data: bytes) -> bytes:
     for pattern, mark in _CHANCE:
         data = pattern.sub(mark, data)
@@ -55,8 +73,12 @@ class Connection:
         """Without what chance makes of them. Of what is spoken behind `Upgrade: h2c` nothing is kept but
         that it was: its frames come as both sides' threads have them."""
         found: list[list[tuple[str, bytes]]] = []
+        raw = False  # from here on it speaks frames
         for who, data in self.turns:
-            plain = without_chance(bytes(data))
+            raw = raw and not _REQUEST.match(data)
+            head, end, rest = (b"", b"", bytes(data)) if raw else bytes(data).partition(b"\r\n\r\n")
+            raw = raw or _MULTIPLEXED.search(head) is not None
+            plain = without_chance(head + end + (_merged(rest) if raw and who == "engine" else rest))
             if b"Upgrade: h2c" in plain and who == "engine":
                 found[-1].append((who, plain.partition(b"\r\n\r\n")[0]))
                 break
