@@ -324,6 +324,13 @@ class Told:
             time.sleep(0.01)
 
 
+def _put(path: Path, content: str) -> None:
+    """A new file that comes with its content: one still being written may be found empty."""
+    part = path.with_name(".part")
+    part.write_text(content)
+    part.replace(path)
+
+
 def test_chokidar_sees_what_the_host_does(mount: ShareMount, host: Path) -> None:
     guest = mount.path(host)
     (host / "package.json").write_text("{}")
@@ -333,7 +340,7 @@ def test_chokidar_sees_what_the_host_does(mount: ShareMount, host: Path) -> None
     with start(("node", "-e", _CHOKIDAR), cwd=guest, stderr=subprocess.STDOUT) as process:
         told = Told(process)
         told.until(("ready", "", None), ("add", "sub/deep/there", "there"))
-        (host / "sub/new").write_text("new")
+        _put(host / "sub/new", "new")
         told.until(("add", "sub/new", "new"))
         (host / "sub/deep/there").write_text("changed")
         told.until(("change", "sub/deep/there", "changed"))
@@ -343,7 +350,7 @@ def test_chokidar_sees_what_the_host_does(mount: ShareMount, host: Path) -> None
         (host / "sub/new").rename(host / "sub/renamed")
         told.until(("unlink", "sub/new", None), ("add", "sub/renamed", "saved"))
         (host / "more").mkdir()
-        (host / "more/in").write_text("in")
+        _put(host / "more/in", "in")
         told.until(("addDir", "more", None), ("add", "more/in", "in"))
         shutil.rmtree(host / "sub")
         told.until(("unlink", "sub/deep/there", None), ("unlinkDir", "sub", None))
@@ -360,8 +367,8 @@ def test_watchdog_sees_what_the_host_does(mount: ShareMount, host: Path, tmp_pat
         told = Told(process)
         told.until(("ready", "", None))
         os.listdir(guest / "sub")
-        (host / "sub/new").write_text("new")
-        told.until(("created", "./sub/new", "new"))
+        (host / "sub/new").touch()  # what is written later may be told later
+        told.until(("created", "./sub/new", ""))
         (host / "sub/new").write_text("changed")
         told.until(("modified", "./sub/new", "changed"))
         (host / "sub/new").rename(host / "sub/renamed")
