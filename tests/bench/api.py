@@ -14,6 +14,7 @@ from proa.link.pool import LinkPool
 from proa.system.tasks import Tasks
 from tests.bench.figures import Figure, median_difference, paired
 from tests.bench.world import World, seconds
+from tests.support.commands import resident
 from tests.support.conversations import Stage
 from tests.support.homes import Home
 from tests.support.links import Streams, streams
@@ -141,7 +142,6 @@ def _memory(world: World) -> Figure:
                 pass
     pid = world.home.agent_pid()
     assert pid is not None
-    status = Path(f"/proc/{pid}/status").read_text()
+    memory = resident(pid)
     world.home.ok("delete", "second", "--yes")
-    resident = int(status.partition("VmRSS:")[2].split()[0]) / 1024
-    return Figure("the agent's memory with two machines", resident, "MiB", 60)
+    return Figure("the agent's memory with two machines", memory, "MiB", 60)

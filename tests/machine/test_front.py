@@ -10,7 +10,7 @@ import json
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +20,7 @@ import pytest
 from tests.support.clients import MAKES_ANOTHER
 from tests.support.commands import Result, run
 from tests.support.conversations import Stage, request
+from tests.support.homes import wait_until
 from tests.support.native_engine import NativeEngine
 from tests.support.native_front import NativeFront
 
@@ -114,8 +115,8 @@ def test_a_request_that_is_dropped_ends_in_the_engine(
     try:
         with Stage(front.socket, "busybox").peer() as peer:
             peer.send(sent)
-            _until(lambda: _served(engine) == before + 1, "the engine serves it")
-        _until(lambda: _served(engine) <= before, "the engine is done with who has left")
+            wait_until(lambda: _served(engine) == before + 1, 10, "the engine serves it")
+        wait_until(lambda: _served(engine) <= before, 10, "the engine is done with who has left")
     finally:
         stage.sweep()
 
@@ -136,13 +137,6 @@ def _within(process: Path, engine: NativeEngine) -> bool:
     """Whether a process belongs to that engine's namespaces, which its first process made."""
     (first,) = Path(f"/proc/{engine.pid}/task/{engine.pid}/children").read_text().split()
     return (process / "ns/pid").readlink() == Path(f"/proc/{first}/ns/pid").readlink()
-
-
-def _until(holds: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 10
-    while not holds():
-        assert time.monotonic() < deadline, f"not within 10 s: {what}"
-        time.sleep(0.05)
 
 
 def test_a_slow_reader_costs_bounded_memory(engine: NativeEngine, front: NativeFront) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.support.clients import Docker
-from tests.support.commands import start
+from tests.support.commands import resident, start
 from tests.support.homes import PROA, START_TIMEOUT, Home, wait_until
 
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(600)]
@@ -330,9 +330,7 @@ def test_two_machines_share_an_agent_and_a_port_names_the_other(
         assert {row["name"] for row in json.loads(home.ok("list", "--json"))} >= {"default", "second"}
         agent, before = home.agent_pid(), home.status("second")["pid"]
         assert agent is not None
-        status = Path(f"/proc/{agent}/status").read_text()
-        resident = int(status.partition("VmRSS:")[2].split()[0])
-        assert resident <= 60 * 1024, f"the agent of two machines has {resident} KiB"
+        assert resident(agent) <= 60, "MiB, of the agent of two machines"
         os.kill(agent, signal.SIGKILL)
         assert docker("ps").status == second("ps").status == 0, "one new agent takes both over"
         assert home.status("second")["pid"] == before

@@ -46,6 +46,12 @@ class Result:
         )
 
 
+def resident(pid: int) -> float:
+    """A process' memory in MiB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+
+
 def run(
     argv: Sequence[str],
     *,

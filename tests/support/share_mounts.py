@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.support.commands import resident
 from tests.support.spawner import Spawned, Spawner
 
 REPOSITORY = Path(__file__).parents[2]
@@ -178,9 +179,7 @@ class ShareMount:
 
     def resident(self) -> float:
         """The server's memory in MiB."""
-        status = Path(f"/proc/{self.server_pid}/status").read_text()
-        [line] = [line for line in status.splitlines() if line.startswith("VmRSS")]
-        return int(line.split()[1]) / 1024
+        return resident(self.server_pid)
 
     def status(self) -> dict[str, Any]:
         return self.order({"op": "status"})

@@ -279,15 +279,16 @@ def _went_ahead(connection: socket.socket) -> http.client.HTTPResponse | None:
         response = http.client.HTTPResponse(connection, method="POST")
     try:
         response.begin()
+        # An agent of another version has been replaced since.
+        ours = response.headers.get(VERSION_HEADER) == f"{__version__} {API_VERSION}"
+        if ours and response.status >= 400:
+            raise _problem(response.read())
     except (OSError, http.client.HTTPException):
-        response.close()
-        return None
-    if response.headers.get(VERSION_HEADER) != f"{__version__} {API_VERSION}":
-        response.close()  # of an agent that was replaced since
-        return None
-    if response.status >= 400:
-        raise _problem(response.read())
-    return response
+        ours = False
+    if ours:
+        return response
+    response.close()
+    return None
 
 
 def _upgraded(connection: socket.socket) -> socket.socket:

@@ -149,7 +149,11 @@ class Guardian:
     async def hangs(self, session: Session, say: Say) -> Problem | None:
         """What stays silent while somebody waits who wants it to answer; None as soon as all answers."""
         began, told = time.monotonic(), ""
-        while (silence := health.silence(self._machine.name, look := await self._look(session))) is not None:
+        while True:
+            look = await self._look(session)
+            silence = health.silence(self._machine.name, look)
+            if silence is None:
+                return None
             left = health.patience(look, session.hypervisor.accelerator) - (look.now - began)
             if left <= 0 or session.hypervisor.ended.done():
                 return silence
@@ -157,7 +161,6 @@ class Guardian:
                 told = silence.message
                 say(silence.layer, f"{told}; it is ended if that lasts {left:.0f} s", None)
             await _a_while(session)
-        return None
 
     async def _look(self, session: Session) -> health.Look:
         stall, hypervisor_answers, guest_answers = None, True, True

@@ -6,7 +6,7 @@ import base64
 import json
 import time
 
-from tests.support.conversations import Stage, request
+from tests.support.conversations import Peer, Stage, request
 
 UPGRADE = ("Connection: Upgrade", "Upgrade: tcp")
 JSON = "Content-Type: application/json"
@@ -71,6 +71,16 @@ def attach_tty(stage: Stage) -> None:
     assert stage.ask("POST", f"/containers/{container}/wait")["StatusCode"] == 7
 
 
+def _let_go(peer: Peer, typed: bytes) -> None:
+    """Type the keys that detach from a `cat` at a terminal."""
+    peer.send(b"x")
+    peer.until(b"x")
+    peer.send(typed[:1])
+    time.sleep(0.05)  # a person's pace: two keys are two reads
+    peer.send(typed[1:])
+    peer.rest()
+
+
 def attach_detach_keys(stage: Stage) -> None:
     """Ctrl-P Ctrl-Q, and keys of one's own, let go of a container that goes on running."""
     for keys, typed in (("", b"\x10\x11"), ("&detachKeys=ctrl-x,x", b"\x18x")):
@@ -79,12 +89,7 @@ def attach_detach_keys(stage: Stage) -> None:
             target = f"POST /containers/{container}/attach?stdin=1&stream=1&stdout=1{keys}"
             peer.send(request(target, b"", *UPGRADE))
             peer.head()
-            peer.send(b"x")
-            peer.until(b"x")
-            peer.send(typed[:1])
-            time.sleep(0.05)  # a person's pace: two keys are two reads
-            peer.send(typed[1:])
-            peer.rest()
+            _let_go(peer, typed)
         assert stage.ask("GET", f"/containers/{container}/json")["State"]["Running"]
 
 
@@ -171,12 +176,7 @@ def exec_detach_keys(stage: Stage) -> None:
         with stage.peer() as peer:
             peer.send(request(f"POST /exec/{execution}/start", b'{"Tty":true}', JSON, *UPGRADE))
             peer.head()
-            peer.send(b"y")
-            peer.until(b"y")
-            peer.send(typed[:1])
-            time.sleep(0.05)  # a person's pace, as above
-            peer.send(typed[1:])
-            peer.rest()
+            _let_go(peer, typed)
             running = stage.ask("GET", f"/exec/{execution}/json")["Running"]
             peer.said.append(("running", repr(running).encode()))
 
