@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from proa.shares.coherence import HELD
+from proa.system.beneath import FOLDERS_HELD as HELD
 from proa.system.inotify import Inotify
 from proa.system.watching import Kind
 from tests.bench.figures import Figure

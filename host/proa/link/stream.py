@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import sys
 
 from proa.model.errors import ProaError
 from proa_guest import wire
-from proa_guest.relay import reset
+from proa_guest.relay import End, reset
 
 
 class LinkStream(asyncio.Protocol):
@@ -119,6 +121,21 @@ class LinkStream(asyncio.Protocol):
         transport.resume_reading()
         if self._eof:
             protocol.eof_received()
+
+    async def hand_over(self) -> socket.socket:
+        """A socket that another process can go on with: this one is not ours any more. Raises OSError."""
+        if sys.platform != "win32":
+            given: socket.socket = self.transport.get_extra_info("socket").dup()
+            self.transport.abort()  # closes this descriptor only
+            return given
+        # There the loop shuts a connection down with the last of its own, and may have begun to read from it.
+        ours, given = socket.socketpair()
+        near, far = End(), End()
+        near.join(far)
+        ours.setblocking(False)
+        await asyncio.get_running_loop().create_connection(lambda: near, sock=ours)
+        self.attach(far)
+        return given
 
     def abort(self) -> None:
         if self._transport is not None:

@@ -1,10 +1,12 @@
-"""The share server's process: python -m proa.shares NUMBER, a socket that it is told by and answers on.
+"""The share server's process: python -m proa.shares WORD, for a socket that it is told by and answers on.
 
 One JSON object a line each way. First comes `{"op": "config", "roots": [[PATH, WRITABLE], ...],
 "never": [PATH, ...], "owner": "keep" | "user", "state": PATH, "fresh": BOOL, "left": [NUMBER, ...]}`; with
 `fresh` what an earlier server left at `state` is of another guest, and with `left` come the descriptors of
-files that it had open. A later one changes what is shared. `{"op": "stream"}` with a descriptor gives it a
+files that it had open. A later one changes what is shared. `{"op": "stream"}` with a socket gives it a
 stream to the guest; `{"event": "ended"}` says that this has broken.
+
+How sockets and descriptors come with a line, and which do, is in `proa.system.handover`.
 
 The process ends when the socket does, and leaves its state for the next one; `{"event": "left", "handles":
 [NUMBER, ...]}` comes with what it has open without a name. It ends by itself where the next one needs other
@@ -14,12 +16,10 @@ rights than it has: to a change of what is shared, `{"ending": true}` is then th
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import gc
 import json
 import logging
 import os
-import resource
 import socket
 import sys
 import threading
@@ -28,8 +28,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
-assert sys.platform != "win32"  # as proa.system.beneath
 
 from proa.shares import state
 from proa.shares.confined import Confined
@@ -40,8 +38,11 @@ from proa.shares.protocol import Op
 from proa.shares.server import Server
 from proa.shares.tree import Allowed, Tree
 from proa.shares.watches import Watches
+from proa.system import beneath, handover
 from proa.system.beneath import Descriptor
 from proa.system.files import make_private_folder
+from proa.system.locks import FileLock
+from proa.system.processes import raise_file_limit
 from proa.system.watching import Watcher, open_watcher
 
 log = logging.getLogger("proa.shares")
@@ -49,7 +50,6 @@ MOST_LINE = 1 << 20
 # Of a collection of garbage: what the guest knows is much, lives long and refers to itself, and to look
 # through it again and again took a tenth of the time of a first walk through a tree.
 COLLECTED = 100_000, 20, 20
-MOST_LEFT = 250  # descriptors that the next server gets; unix(7) passes no more than 253 at once
 _OPS = frozenset(Op)
 
 
@@ -72,7 +72,7 @@ class Process:
         self._operations = Operations(self._tree)
         self._server = Server(self._operations, flush=self._journal.flush)
         self._state: Path | None = None
-        self._lock = -1
+        self._lock: FileLock | None = None
 
     def run(self) -> None:
         for message, handles in _messages(self._control):
@@ -90,15 +90,15 @@ class Process:
     def _leave(self) -> None:
         # Locks last: they can be locked again.
         left = [*self._operations.handles.nameless(), *self._operations.locks.descriptors()]
-        if len(left) > MOST_LEFT:
-            log.warning("%d files that were removed while open, or locks, are lost", len(left) - MOST_LEFT)
-            del left[MOST_LEFT:]
+        most = handover.MOST_FILES if handover.GIVES_FILES else 0
+        if len(left) > most:
+            log.warning("%d files that were removed while open, or locks, are lost", len(left) - most)
+            del left[most:]
         if left:
             message = {"event": "left", "handles": [number for number, _ in left]}
             with contextlib.suppress(OSError):  # there may be nobody any more to take it
-                socket.send_fds(
-                    self._control, [json.dumps(message).encode() + b"\n"], [file.number for _, file in left]
-                )
+                data = json.dumps(message).encode() + b"\n"
+                handover.send(self._control, data, [file.number for _, file in left])
 
     def _send(self, message: dict[str, Any]) -> None:
         with self._sending:
@@ -107,8 +107,7 @@ class Process:
     def _carry_out(self, message: dict[str, Any], handles: list[int]) -> dict[str, Any]:
         if message["op"] == "config":
             return self._configure(message, handles)
-        if message["op"] == "stream" and handles:
-            stream = socket.socket(fileno=handles.pop())
+        if message["op"] == "stream" and (stream := handover.taken(message, handles)) is not None:
             stream.setblocking(True)
             self._server.serve(stream, lambda: self._send({"event": "ended"}))
             return {"done": True}
@@ -170,7 +169,7 @@ class Process:
     def _known(self) -> dict[str, int]:
         """How many files and folders of each share the guest knows."""
         nodes = Counter(node.root.path for node in self._tree.nodes.all() if node.root is not None)
-        return {os.fsdecode(path): count for path, count in nodes.items()}
+        return {beneath.host_path(path): count for path, count in nodes.items()}
 
     def _confine(self, allowed: Allowed, state_folder: Path) -> None:
         if threading.active_count() > 1:
@@ -179,8 +178,7 @@ class Process:
 
     def _begin(self, path: Path, left: Mapping[int, Descriptor], *, fresh: bool) -> None:
         """Go on where the server before this one ended; it may just be about to."""
-        self._lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._lock = FileLock.wait_for(path.with_suffix(".lock"))
         self._state = path
         for torn in path.parent.glob(f".{path.name}.*"):  # of one that was killed while it wrote
             with contextlib.suppress(OSError):  # on a disk that is read-only by now
@@ -214,15 +212,15 @@ def main(argv: list[str], watching: Callable[[], Watcher | None] = open_watcher)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     os.umask(0)  # the guest's own is in its requests
     gc.set_threshold(*COLLECTED)
-    folders = _raise_limit() // 2
-    with socket.socket(fileno=int(argv[1])) as control:
+    folders = raise_file_limit() // 2
+    with handover.inherited(argv[1]) as control:
         Process(control, folders, watching()).run()
     return 0
 
 
 def _allowed(message: dict[str, Any]) -> Allowed:
-    roots = tuple(Root(os.fsencode(path), bool(writable)) for path, writable in message["roots"])
-    return Allowed(roots, tuple(os.fsencode(path) for path in message["never"]))
+    roots = tuple(Root(beneath.shared_path(path), bool(writable)) for path, writable in message["roots"])
+    return Allowed(roots, tuple(map(beneath.shared_path, message["never"])))
 
 
 def _messages(control: socket.socket) -> Iterator[tuple[dict[str, Any], list[int]]]:
@@ -231,7 +229,7 @@ def _messages(control: socket.socket) -> Iterator[tuple[dict[str, Any], list[int
     handles: list[int] = []
     while True:
         try:
-            data, found, _, _ = socket.recv_fds(control, 65536, MOST_LEFT)
+            data, found = handover.receive(control, 65536)
         except ConnectionError:
             return
         handles += found
@@ -247,14 +245,6 @@ def _messages(control: socket.socket) -> Iterator[tuple[dict[str, Any], list[int
             for handle in handles:
                 os.close(handle)
             handles = []
-
-
-def _raise_limit() -> int:
-    """As many open files as the system allows; how many that are."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = min(most, 65536) if most != resource.RLIM_INFINITY else 65536
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
-    return wanted
 
 
 if __name__ == "__main__":

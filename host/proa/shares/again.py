@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import os
 import struct
-import sys
-
-assert sys.platform != "win32"  # as proa.system.beneath
 
 from proa.shares import protocol
 from proa.shares.handles import Body
 from proa.shares.operations import Operations
 from proa.shares.protocol import APPEND, EXCLUSIVE, Op, Request, fields
+from proa.system import beneath
 
 # How each ends that has been carried out before, and where in its body the name of what it made is.
 _DONE = {
@@ -67,7 +64,7 @@ def _appended(operations: Operations, request: Request) -> int:
     if not _appends(request):
         return 0
     number, offset, size = fields("<QQI", request.body)
-    length = os.fstat(operations.handles.file(number).file.number).st_size
+    length = beneath.fstat(operations.handles.file(number).file.number).st_size
     return min(size, max(0, length - offset))
 
 

@@ -8,14 +8,10 @@ since before it was read; whatever changes later is told later, over the same st
 from __future__ import annotations
 
 import bisect
-import os
 import stat
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-
-assert sys.platform != "win32"  # as proa.system.beneath
 
 from proa.shares import protocol
 from proa.shares.handles import Body, Handles
@@ -240,12 +236,12 @@ class Anticipation:
         version = node.version = node.version or object()
         [number] = protocol.fields("<Q", memoryview(body))
         file = self._handles.file(number).file.number
-        if not self._tree.watches.trusted(node, os.fstat(file).st_nlink):
+        if not self._tree.watches.trusted(node, beneath.fstat(file).st_nlink):
             return ()
         content: bytes = b""
         told: Sequence[Ahead] = ()
         if node.has_content is not version:
-            content = os.pread(file, SMALL + 1, 0)
+            content = beneath.pread(file, SMALL + 1, 0)
             told = self._attributes(request, node)
             node.has_content = version
         content = content if len(content) <= SMALL else b""

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 import time
 from collections.abc import Callable
-
-assert sys.platform != "win32"  # as proa.system.beneath
 
 from proa.shares import protocol
 from proa.shares.handles import Body, Handles
@@ -18,7 +15,7 @@ from proa.shares.owners import Owner, bits_on_host
 from proa.shares.protocol import Refused, Request, SetAttr, fields
 from proa.shares.tree import Located, Tree
 from proa.system import beneath
-from proa.system.beneath import Descriptor
+from proa.system.beneath import Descriptor, Status
 
 
 class Attributes:
@@ -55,7 +52,7 @@ class Attributes:
         )
         flags = SetAttr(valid & 0xFFF)
         at = self.named_or_open(node)
-        found = at.found if isinstance(at, Located) else os.fstat(at.number)
+        found = at.found if isinstance(at, Located) else beneath.fstat(at.number)
         with self._own.content(node, lambda: look(at)):
             if flags & SetAttr.SIZE:
                 held = self._handles.held.get(handle) if flags & SetAttr.FH else None
@@ -88,12 +85,12 @@ class Attributes:
 
     def _truncate(self, at: Located | Descriptor, handle: Handle | Listing | None, size: int) -> None:
         if isinstance(handle, Handle) and handle.writable:
-            os.ftruncate(handle.file.number, size)
+            beneath.truncate(handle.file.number, size)
         elif isinstance(at, Located):
             file = beneath.open_file(at.parent, at.name, os.O_WRONLY)  # open for as long as it is held
-            os.ftruncate(file.number, size)
+            beneath.truncate(file.number, size)
         else:
-            os.ftruncate(at.number, size)
+            beneath.truncate(at.number, size)
 
     def _set_owner(
         self, node: Node, at: Located | Descriptor, flags: SetAttr, wanted: tuple[int, int, int]
@@ -111,8 +108,8 @@ class Attributes:
         )
         plain = bits_on_host(bits, folder=stat.S_ISDIR(shown.mode))
         if not isinstance(at, Located):
-            os.fchmod(at.number, plain)
-            found = os.fstat(at.number)  # the last that is known of its owner goes with the file
+            beneath.set_mode_of(at.number, plain)
+            found = beneath.fstat(at.number)  # the last that is known of its owner goes with the file
             node.owner = (found.st_ctime_ns, (owner.uid, owner.gid, owner.bits))
             return
         if not stat.S_ISLNK(at.found.st_mode) and at.found.st_mode & 0o7777 != plain:
@@ -126,8 +123,8 @@ def without_privileges(bits: int) -> int:
     return bits & ~(stat.S_ISUID | (stat.S_ISGID if bits & stat.S_IXGRP else 0))
 
 
-def look(at: Located | Descriptor) -> os.stat_result:
-    return beneath.status(at.parent, at.name) if isinstance(at, Located) else os.fstat(at.number)
+def look(at: Located | Descriptor) -> Status:
+    return beneath.status(at.parent, at.name) if isinstance(at, Located) else beneath.fstat(at.number)
 
 
 def _time(flags: SetAttr, is_set: SetAttr, is_now: SetAttr, whole: int, rest: int) -> int | None:
@@ -142,6 +139,6 @@ def _time(flags: SetAttr, is_set: SetAttr, is_now: SetAttr, whole: int, rest: in
 def _set_times(at: Located | Descriptor, times: tuple[int, int]) -> None:
     """Access and change, in nanoseconds."""
     if isinstance(at, Located):
-        os.utime(at.name, ns=times, dir_fd=at.parent.number, follow_symlinks=False)
+        beneath.set_times(at.parent, at.name, times)
     else:
-        os.utime(at.number, ns=times)
+        beneath.set_times_of(at, times)

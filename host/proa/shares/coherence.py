@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
-import sys
+import posixpath
 import threading
 import time
-
-assert sys.platform != "win32"  # as proa.system.beneath
 
 from proa.shares.comparison import Comparison
 from proa.shares.news import News
@@ -16,6 +13,7 @@ from proa.shares.nodes import Node, Place
 from proa.shares.notices import Outbox, or_end
 from proa.shares.own import OwnChanges
 from proa.shares.tree import Tree
+from proa.system.beneath import FOLDERS_HELD, host_path
 from proa.system.watching import CONTENT, NAMES, Change, Kind
 
 log = logging.getLogger("proa.shares")
@@ -24,7 +22,6 @@ PATIENCE = 0.005  # seconds that the second half of a move may come later than t
 # Seconds after changes in which more gather. Most are the guest's own, three for each file that it makes: to
 # follow each at once would have whoever answers the guest wait for this thread as often.
 GATHERED = 0.003
-HELD = 10.0  # seconds that a folder's descriptor is kept at the most, whoever uses it
 
 
 class Coherence:
@@ -72,12 +69,12 @@ class Coherence:
         with or_end("changes of this computer's folders"):
             while True:
                 began = time.time_ns()
-                changes = watcher.read(HELD, self._begin)
+                changes = watcher.read(FOLDERS_HELD, self._begin)
                 if changes and changes[-1].kind & Kind.MOVED_FROM:
                     changes += watcher.read(PATIENCE)
                 self.follow(changes)
                 # A disk can be taken out so. Not before it is known which folders have lost their names.
-                if time.monotonic() - let_go >= HELD and not watcher.has_unread():
+                if time.monotonic() - let_go >= FOLDERS_HELD and not watcher.has_unread():
                     self._tree.nodes.let_go_all(but_nameless=True)
                     let_go = time.monotonic()
                 self._since, self._following = began, False
@@ -115,7 +112,7 @@ class Coherence:
 
     def _not_there(self, path: bytes, *, expire: bool = False) -> None:
         """In a folder above all shares this name leads elsewhere by now, or nowhere; with `expire` it may."""
-        above, name = os.path.split(path)
+        above, name = posixpath.split(path)
         parent = self._tree.nodes.get_above(above)
         if parent is not None:
             self._outbox.entry(parent, name, expire=expire)
@@ -181,7 +178,7 @@ class Coherence:
     def _mounted(self, paths: set[bytes]) -> None:
         """Other folders than before are seen there; who watches one is told nothing of that."""
         if any(map(self._tree.reaches, paths)):
-            log.info("another file system is there: %s", ", ".join(map(os.fsdecode, sorted(paths))))
+            log.info("another file system is there: %s", ", ".join(map(host_path, sorted(paths))))
             self._tree.nodes.let_go_all()
             for path in paths:
                 self._tree.reach.mounted(path)

@@ -7,15 +7,11 @@ counted there (own.py): what the guest made itself is found to be as the guest l
 
 from __future__ import annotations
 
-import os
 import stat
-import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-
-assert sys.platform != "win32"  # as proa.system.beneath
 
 from proa.model.host_path import folded
 from proa.shares.news import News
@@ -26,6 +22,7 @@ from proa.shares.protocol import Refused
 from proa.shares.tree import Tree, identity
 from proa.shares.watches import stamp
 from proa.system import beneath
+from proa.system.beneath import Status
 from proa.system.watching import CONTENT, Change, Kind
 
 _GONE = Kind.DELETED | Kind.MOVED_FROM
@@ -42,7 +39,7 @@ class _Seen:
     place: Place
     kind: Kind
     known: Node | None
-    found: os.stat_result | None
+    found: Status | None
     own: bool = False  # the guest has changed it since it was last looked at
 
     @property
@@ -113,7 +110,7 @@ class Comparison:
         The path is only looked at: wherever it may lead, nothing comes of it but another look at those.
         """
         try:
-            found = os.lstat(path)
+            found = beneath.status_at(path, follow=False)
         except OSError:
             return ()
         node = self._tree.nodes.known(identity(found)) if found.st_nlink > 1 else None
@@ -134,8 +131,8 @@ class Comparison:
         """What the guest calls it: names in any case where the disk takes them so."""
         if not self._tree.watches.of_any_case(folder):
             return [name] if name in folder.names else []
-        wanted = folded(os.fsdecode(name))
-        return [known for known in tuple(folder.names) if folded(os.fsdecode(known)) == wanted]
+        wanted = _folded(name)
+        return [known for known in tuple(folder.names) if _folded(known) == wanted]
 
     def _depth(self, folder: Node) -> int:
         depth = 0
@@ -184,7 +181,7 @@ class Comparison:
             self._news.content(*place, kind & CONTENT if not one.own else Kind(0))
         return True
 
-    def _was_told(self, place: Place, found: os.stat_result | None) -> bool:
+    def _was_told(self, place: Place, found: Status | None) -> bool:
         """Whether that is there by this name, or nothing is, was the last to be told of it.
 
         It is from here on: systems say again for a while that something came or went.
@@ -214,7 +211,7 @@ class Comparison:
             kind = _WRITTEN | one.kind & Kind.ATTRIBUTES if content else Kind.ATTRIBUTES
             self._news.content(*one.place, kind)
 
-    def _comes(self, one: _Seen, found: os.stat_result, since: int) -> None:
+    def _comes(self, one: _Seen, found: Status, since: int) -> None:
         """Something is there that the guest was not told of by this name, though it may have found it."""
         self._outbox.inode(one.place[0], content=True)
         folder = Kind.FOLDER if stat.S_ISDIR(found.st_mode) else Kind(0)
@@ -257,7 +254,7 @@ class Comparison:
         """Whether it is somewhere else now, as far as that can be seen of what is open."""
         held = node.folder if node.is_folder else node.open[0].file if node.open else None
         try:
-            return held is not None and os.fstat(held.number).st_nlink > 0
+            return held is not None and beneath.fstat(held.number).st_nlink > 0
         except OSError:
             return False
 
@@ -311,12 +308,12 @@ class Comparison:
                     self._outbox.made(node, name, at)
                     self._news.written(node, name, at, _WRITTEN if at.st_size else Kind.CLOSED)
 
-    def _new_names(self, node: Node, *, heard: bool) -> dict[bytes, os.stat_result] | None:
+    def _new_names(self, node: Node, *, heard: bool) -> dict[bytes, Status] | None:
         """What is in a folder that the guest does not know there; None where nothing is new."""
         try:
             folder = self._tree.folder(node)
             self._tree.watches.cover(node, folder)
-            if not heard and node.told == stamp(os.fstat(folder.number)):
+            if not heard and node.told == stamp(beneath.fstat(folder.number)):
                 return None
             here = beneath.names_in(folder)
         except (OSError, Refused):
@@ -343,3 +340,7 @@ class Comparison:
         elif child.told != stamp(at) and child.own != stamp(at):
             content = child.told[:2] != stamp(at)[:2]
             self._news.content(node, name, Kind.MODIFIED if content else Kind.ATTRIBUTES)
+
+
+def _folded(name: bytes) -> str:
+    return folded(name.decode(errors="surrogateescape"))

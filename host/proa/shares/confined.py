@@ -9,13 +9,10 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import sys
 import sysconfig
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-
-assert sys.platform != "win32"  # as proa.system.beneath
 
 import proa
 from proa.shares.nodes import Identity, Root
@@ -42,17 +39,20 @@ class Confined(Reach):
     def begin(self, roots: Iterable[Root], state: Path) -> None:
         """Give up everything else but the folder `state`. To be called before there are threads."""
         self._given = frozenset(roots)
-        time.tzset()  # reads a file, and the log has times
-        code = {os.fsencode(path) for path in (*_READS, *proa.__path__)}
+        if hasattr(time, "tzset"):
+            time.tzset()  # reads a file, and the log has times
+        code = {beneath.shared_path(path) for path in (*_READS, *proa.__path__)}
         tops = {root: folder for root in self._given for folder in _opened((root.path,))}
         reads = [folder for root, folder in tops.items() if not root.writable]
         writes = [folder for root, folder in tops.items() if root.writable]
         try:
-            self.holds = confine([*reads, *_opened(code)], [*writes, *_opened((os.fsencode(state),))])
+            self.holds = confine(
+                [*reads, *_opened(code)], [*writes, *_opened((beneath.shared_path(str(state)),))]
+            )
         except OSError as error:  # whoever started us may have used up what the system allows
             log.warning("the server is not confined to what is shared: %s", error)
         if self.holds:
-            self._tops = {root: identity(os.fstat(folder.number)) for root, folder in tops.items()}
+            self._tops = {root: identity(beneath.fstat(folder.number)) for root, folder in tops.items()}
 
     def allows(self, roots: Iterable[Root]) -> bool:
         """Whether this process has the rights for these shares, and no others."""
@@ -61,7 +61,7 @@ class Confined(Reach):
     def check(self, root: Root, found: Identity) -> None:
         """Give way where another folder is there than this process has rights to. Raises OutOfReach then."""
         if self.holds and self._tops.get(root) != found:
-            log.info("%s is another folder by now, so another server goes on", os.fsdecode(root.path))
+            log.info("%s is another folder by now, so another server goes on", beneath.host_path(root.path))
             self._give_way()
             raise OutOfReach(errno.EACCES, os.strerror(errno.EACCES))
 
@@ -78,4 +78,4 @@ def _opened(paths: Iterable[bytes]) -> Iterator[Descriptor]:
         try:
             yield beneath.open_root(path)
         except OSError as error:
-            log.debug("%s: %s", os.fsdecode(path), error)
+            log.debug("%r: %s", path, error)

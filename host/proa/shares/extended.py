@@ -5,10 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
-import sys
 from contextlib import AbstractContextManager
-
-assert sys.platform != "win32"  # as proa.system.beneath
 
 from proa.shares import protocol
 from proa.shares.handles import Body

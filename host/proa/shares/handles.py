@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
-import sys
 import threading
 from collections.abc import Mapping
-
-assert sys.platform != "win32"  # as proa.system.beneath
 
 from proa.shares.nodes import Handle, Listing, Node
 from proa.shares.protocol import FrameError, Refused, Request, fields
@@ -119,7 +116,7 @@ class Handles:
         self._put_file(number, node, file, writable)
 
     def _put_file(self, number: int, node: Node, file: Descriptor, writable: bool) -> None:
-        if identity(os.fstat(file.number)) == node.identity:
+        if identity(beneath.fstat(file.number)) == node.identity:
             self._put(number, Handle(node, file, writable))
 
     def all(self) -> list[tuple[int, Node, Way]]:

@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from proa.link.pool import LinkPool
+from proa.link.stream import LinkStream
 from proa.model.errors import ProaError
-from proa.system.processes import ProcessIdentity, kill, readable, spawn_detached, wait_end
+from proa.system import handover
+from proa.system.processes import kill, wait_end
 
 log = logging.getLogger("proa.shares")
 
@@ -29,7 +31,6 @@ ORDER_TIMEOUT = 30.0  # seconds; the server before may still be writing down its
 END_TIMEOUT = 10.0
 FIRST_DELAY, MOST_DELAY = 0.1, 2.0  # seconds between tries while the guest is not there
 MOST_LINE = 64 << 10
-MOST_LEFT = 253  # descriptors that come at once: unix(7)
 
 
 @dataclass(frozen=True)
@@ -160,18 +161,13 @@ class ShareHost:
                 delay = min(delay * 2, MOST_DELAY)
                 continue
             delay = FIRST_DELAY
-            handle = os.dup(stream.transport.get_extra_info("socket").fileno())
             try:
-                # Closes this descriptor only: the connection is the server's from here on.
-                stream.transport.abort()
                 process.stream_ended.clear()
-                await process.order({"op": "stream"}, [handle])
+                await process.give(stream)
             except ProaError:
                 if process.gone:
                     return
                 raise
-            finally:
-                os.close(handle)
             self.mounted.set()
             await process.stream_ended.wait()
             self.mounted.clear()
@@ -182,18 +178,7 @@ class _Process:
 
     def __init__(self, server_log: Path) -> None:
         """Raises ProaError, OSError."""
-        self._ours, theirs = socket.socketpair()
-        try:
-            self._ours.setblocking(False)
-            argv = [sys.executable, "-m", "proa.shares", str(theirs.fileno())]
-            self._identity: ProcessIdentity = spawn_detached(
-                argv, log=server_log, pass_fds=(theirs.fileno(),)
-            )
-        except BaseException:
-            self._ours.close()
-            raise
-        finally:
-            theirs.close()
+        self._ours, self._identity = handover.start([sys.executable, "-m", "proa.shares"], log=server_log)
         self.stream_ended = asyncio.Event()
         self.gone = False
         self._left: dict[int, int] = {}
@@ -203,15 +188,13 @@ class _Process:
 
     async def order(self, content: dict[str, Any], handles: Sequence[int] = ()) -> dict[str, Any]:
         """Raises ProaError `share-server-silent`."""
-        if sys.platform == "win32":  # its server wants other files and another way to hand over a stream
-            raise _silent()
         async with self._orders:
             try:
                 async with asyncio.timeout(ORDER_TIMEOUT):
                     data = json.dumps(content).encode() + b"\n"
                     sent = 0
                     if handles:
-                        sent = socket.send_fds(self._ours, [data], handles)
+                        sent = handover.send(self._ours, data, handles)
                     await asyncio.get_running_loop().sock_sendall(self._ours, data[sent:])
                     answer = await self._answers.get()
             except (OSError, TimeoutError) as error:
@@ -220,11 +203,18 @@ class _Process:
             raise _silent()
         return answer
 
+    async def give(self, stream: LinkStream) -> None:
+        """Have it serve the guest over this stream, which is the server's from here on. Raises ProaError."""
+        given = await stream.hand_over()
+        with given:
+            more, handles = handover.offer(given, self._identity.pid)
+            await self.order({"op": "stream", **more}, handles)
+
     async def _read(self) -> None:
         buffer = b""
         try:
             while True:
-                data, handles = await self._receive()
+                data, handles = await handover.next_received(self._ours, MOST_LINE)
                 if not data:
                     break
                 *lines, buffer = (buffer + data).split(b"\n")
@@ -241,17 +231,6 @@ class _Process:
         self.gone = True
         self.stream_ended.set()
         self._answers.put_nowait({})
-
-    async def _receive(self) -> tuple[bytes, list[int]]:
-        """What has come, with descriptors; nothing at the end. Raises OSError."""
-        if sys.platform == "win32":
-            return b"", []
-        while True:
-            try:
-                data, handles, _, _ = socket.recv_fds(self._ours, MOST_LINE, MOST_LEFT)
-                return data, handles
-            except BlockingIOError:
-                await readable(self._ours.fileno())
 
     async def close(self) -> dict[int, int]:
         """Have it write down its state and end; by force where it does not.

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import bisect
 import stat
-import sys
 import zlib
 from collections.abc import Callable
-
-assert sys.platform != "win32"  # as proa.system.beneath
 
 from proa.shares import protocol
 from proa.shares.handles import Body, Handles

@@ -10,13 +10,10 @@ from __future__ import annotations
 import logging
 import os
 import struct
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
-
-assert sys.platform != "win32"  # as proa.system.beneath
 
 from proa.shares.handles import Body, Handles
 from proa.shares.nodes import Node
@@ -218,7 +215,7 @@ class Locks:
     def _open(self, node: Node, *, writable: bool) -> Descriptor:
         at = self._tree.locate(node)
         file = beneath.open_file(at.parent, at.name, os.O_RDWR if writable else os.O_RDONLY)
-        if identity(os.fstat(file.number)) != node.identity:
+        if identity(beneath.fstat(file.number)) != node.identity:
             raise Refused("ESTALE")
         return file
 

@@ -4,11 +4,7 @@ any more, and what is to be repeated there so that those who watch are told.
 
 from __future__ import annotations
 
-import os
 import stat
-import sys
-
-assert sys.platform != "win32"  # as proa.system.beneath
 
 from proa.shares.nodes import Node, Place
 from proa.shares.notices import Outbox
@@ -17,6 +13,7 @@ from proa.shares.protocol import Refused
 from proa.shares.tree import Tree, identity
 from proa.shares.watches import stamp
 from proa.system import beneath
+from proa.system.beneath import Status
 from proa.system.watching import Kind
 
 
@@ -28,14 +25,14 @@ class News:
         self._outbox = outbox
         self._own = own
 
-    def status(self, folder: Node, name: bytes) -> os.stat_result | None:
+    def status(self, folder: Node, name: bytes) -> Status | None:
         """What is called so on the host; None for nothing that can be reached."""
         try:
             return self.look(folder, name)
         except (OSError, Refused):
             return None
 
-    def look(self, folder: Node, name: bytes) -> os.stat_result:
+    def look(self, folder: Node, name: bytes) -> Status:
         """Raises OSError, Refused."""
         return beneath.status(self._tree.folder(folder), name)
 
@@ -58,7 +55,7 @@ class News:
             self._outbox.changed(folder, name, b"a")
         self.written(folder, name, found, kind)
 
-    def written(self, folder: Node, name: bytes, found: os.stat_result, kind: Kind) -> None:
+    def written(self, folder: Node, name: bytes, found: Status, kind: Kind) -> None:
         """Those who watch are to be told of its content. Nothing, of what is no file."""
         if stat.S_ISREG(found.st_mode):
             for step in (b"m",) * bool(kind & Kind.MODIFIED) + (b"w",) * bool(kind & Kind.CLOSED):
@@ -116,7 +113,7 @@ class News:
             self.removed((folder, name), Kind.DELETED | (Kind.FOLDER if known.is_folder else Kind(0)))
         self._outbox.entry(folder, name)
 
-    def made(self, folder: Node, name: bytes, found: os.stat_result, *, replaces: bool = False) -> None:
+    def made(self, folder: Node, name: bytes, found: Status, *, replaces: bool = False) -> None:
         known = folder.names.get(name)
         if known is not None and known.identity != identity(found):
             self._forget_place((folder, name))

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from proa.shares import protocol
 from proa.shares.nodes import Node, Place
 from proa.shares.protocol import Notice
+from proa.system.beneath import Status
 
 log = logging.getLogger("proa.shares")
 
@@ -41,7 +42,7 @@ class Repeat:
     folder: Node
     name: bytes
     steps: bytes
-    found: os.stat_result | None = None  # what was made, as it was then
+    found: Status | None = None  # what was made, as it was then
     before: Node | None = None  # what has been removed, or replaced by a move
     to: Place | None = None
     source: Node | None = None  # what a move has moved
@@ -188,7 +189,7 @@ class Outbox:
             step = b"r" if before.is_folder else b"u"
             self._add(folder, name, step, before=before)
 
-    def made(self, folder: Node, name: bytes, found: os.stat_result) -> None:
+    def made(self, folder: Node, name: bytes, found: Status) -> None:
         step = MAKES.get(stat.S_IFMT(found.st_mode))
         if step is None:
             return
@@ -255,7 +256,7 @@ class Outbox:
         name: bytes,
         steps: bytes,
         *,
-        found: os.stat_result | None = None,
+        found: Status | None = None,
         before: Node | None = None,
         to: Place | None = None,
         source: Node | None = None,

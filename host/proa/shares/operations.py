@@ -5,11 +5,8 @@ from __future__ import annotations
 import os
 import stat
 import struct
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-
-assert sys.platform != "win32"  # as proa.system.beneath
 
 from proa.shares import protocol
 from proa.shares.anticipation import Ahead, Anticipation
@@ -37,7 +34,7 @@ from proa.shares.protocol import (
 from proa.shares.repeats import Repeats
 from proa.shares.tree import Located, Tree, identity
 from proa.system import beneath
-from proa.system.beneath import Descriptor
+from proa.system.beneath import Descriptor, Status
 from proa.system.watching import Kind
 
 # Kinds of files that a guest may make with mknod. No devices: they would be the host's.
@@ -217,7 +214,7 @@ class Operations:
         name, target = names(request.body, 0, 2)
         parent, folder = self._parent(request.node, name)
         place = parent, folder, name
-        return self._making(request, place, 0o777, lambda: os.symlink(target, name, dir_fd=folder.number))
+        return self._making(request, place, 0o777, lambda: beneath.make_link(folder, name, target))
 
     def _mknod(self, request: Request) -> Body:
         [mode] = fields("<I12x", request.body)
@@ -228,7 +225,7 @@ class Operations:
             raise Refused("EPERM")
         bits = kind | bits_on_host(mode, folder=False)
         place = parent, folder, name
-        return self._making(request, place, mode, lambda: os.mknod(name, bits, dir_fd=folder.number))
+        return self._making(request, place, mode, lambda: beneath.make_node(folder, name, bits))
 
     def _mkdir(self, request: Request) -> Body:
         [mode] = fields("<I4x", request.body)
@@ -236,24 +233,24 @@ class Operations:
         parent, folder = self._parent(request.node, name)
         bits = bits_on_host(mode, folder=True)
         place = parent, folder, name
-        return self._making(request, place, mode, lambda: os.mkdir(name, bits, dir_fd=folder.number))
+        return self._making(request, place, mode, lambda: beneath.make_folder(folder, name, bits))
 
     def _unlink(self, request: Request) -> Body:
-        return self._removed(request, os.unlink)
+        return self._removed(request, beneath.remove_file)
 
     def _rmdir(self, request: Request) -> Body:
-        return self._removed(request, os.rmdir)
+        return self._removed(request, beneath.remove_folder)
 
-    def _removed(self, request: Request, remove: Callable[..., None]) -> Body:
+    def _removed(self, request: Request, remove: Callable[[Descriptor, bytes], None]) -> Body:
         [name] = names(request.body, 0, 1)
         parent, folder = self._parent(request.node, name)
         found = beneath.status(folder, name)
         with self.own.names((parent, name, Kind.DELETED)), self._losing_a_name(found):
-            remove(name, dir_fd=folder.number)
+            self._without_open_folders(lambda: remove(folder, name))
             self._gone(parent, name, found)
         return b""
 
-    def _losing_a_name(self, found: os.stat_result | None) -> AbstractContextManager[None]:
+    def _losing_a_name(self, found: Status | None) -> AbstractContextManager[None]:
         """That is a change of the file as well, which those see who know it by another name."""
         node = self.tree.nodes.known(identity(found)) if found is not None else None
         if found is None or node is None or (found.st_nlink <= 1 and not node.watch):
@@ -263,7 +260,7 @@ class Operations:
     def _changing_named(self, node: Node) -> AbstractContextManager[None]:
         return self.own.content(node, lambda: self.tree.locate(node).found)
 
-    def _gone(self, parent: Node, name: bytes, found: os.stat_result) -> None:
+    def _gone(self, parent: Node, name: bytes, found: Status) -> None:
         node = self.tree.nodes.known(identity(found))
         last = stat.S_ISDIR(found.st_mode) or found.st_nlink <= 1
         if last:
@@ -309,16 +306,26 @@ class Operations:
                     stack.enter_context(self._changing_named(node))
             if not flags & beneath.RENAME_EXCHANGE:
                 stack.enter_context(self._losing_a_name(replaced))
-            beneath.rename(folder, name, to_folder, to_name, flags)
+            self._without_open_folders(lambda: beneath.rename(folder, name, to_folder, to_name, flags))
             self._follow_rename(old, new, found, replaced, exchange=bool(flags & beneath.RENAME_EXCHANGE))
         return b""
+
+    def _without_open_folders(self, change: Callable[[], None]) -> None:
+        """Change a name, also where a folder that is only kept open here is in the way of that."""
+        try:
+            change()
+        except OSError as error:
+            if error.errno not in beneath.OPEN_FOLDERS:
+                raise
+            self.tree.nodes.let_go_all()
+            change()
 
     def _follow_rename(
         self,
         old: Place,
         new: Place,
-        found: os.stat_result,
-        replaced: os.stat_result | None,
+        found: Status,
+        replaced: Status | None,
         *,
         exchange: bool,
     ) -> None:
@@ -344,9 +351,7 @@ class Operations:
             self.own.names((parent, name, Kind.CREATED)),
             self._changing_named(node),
         ):
-            os.link(
-                at.name, name, src_dir_fd=at.parent.number, dst_dir_fd=folder.number, follow_symlinks=False
-            )
+            beneath.add_name(at.parent, at.name, folder, name)
             node, attributes = self.tree.take_in(parent, name, folder, beneath.status(folder, name))
         return self._entry(node, attributes, parent, name)
 
@@ -354,7 +359,7 @@ class Operations:
 
     def _readlink(self, request: Request) -> Body:
         at = self.tree.locate(self.tree.node(request.node))
-        return os.fsencode(os.readlink(at.name, dir_fd=at.parent.number))
+        return beneath.link_target(at.parent, at.name)
 
     def _statfs(self, request: Request) -> Body:
         node = self.tree.node(request.node)
@@ -362,7 +367,7 @@ class Operations:
             return protocol.STATFS_OUT.pack(0, 0, 0, 0, 0, 4096, protocol.MAX_NAME, 4096)
         # A folder may be where a disk of its own begins.
         at = self.tree.folder(node) if node.is_folder else self.tree.locate(node).parent
-        found = os.statvfs(at.number)
+        found = beneath.space(at.number)
         return protocol.STATFS_OUT.pack(
             found.f_blocks, found.f_bfree, found.f_bavail, found.f_files, found.f_ffree,
             found.f_bsize, found.f_namemax, found.f_frsize,
@@ -393,7 +398,7 @@ class Operations:
 
     def _opened(self, node: Node, at: Located, access: int) -> Descriptor:
         file = beneath.open_file(at.parent, at.name, access)
-        if identity(os.fstat(file.number)) != node.identity:
+        if identity(beneath.fstat(file.number)) != node.identity:
             raise Refused("ESTALE")  # another one was put in its place this moment
         return file
 
@@ -416,7 +421,7 @@ class Operations:
             with self.own.content(node, lambda: beneath.status(folder, name)):
                 file = beneath.open_file(folder, name, access)
                 attributes = self.tree.attributes_of(node)
-        if identity(os.fstat(file.number)) != node.identity:
+        if identity(beneath.fstat(file.number)) != node.identity:
             raise Refused("ESTALE")
         writes = flags & ACCESS_MODE != os.O_RDONLY
         number = self.handles.hold(Handle(node, file, writes))
@@ -430,7 +435,7 @@ class Operations:
 
     def _read(self, request: Request) -> Body:
         number, offset, size = fields("<QQI20x", request.body)
-        return os.pread(self.handles.file(number).file.number, min(size, protocol.MAX_WRITE), offset)
+        return beneath.pread(self.handles.file(number).file.number, min(size, protocol.MAX_WRITE), offset)
 
     def _write(self, request: Request) -> Body:
         number, offset, size, how, _, flags = fields("<QQIIQI4x", request.body)
@@ -448,11 +453,11 @@ class Operations:
             if flags & APPEND and not how & protocol.WRITE_CACHE:
                 written = beneath.append(handle.file, data)
             else:
-                written = os.pwrite(handle.file.number, data, offset)
+                written = beneath.pwrite(handle.file.number, data, offset)
         return struct.pack("<I4x", written)
 
     def _changing(self, handle: Handle) -> AbstractContextManager[None]:
-        return self.own.content(handle.node, lambda: os.fstat(handle.file.number))
+        return self.own.content(handle.node, lambda: beneath.fstat(handle.file.number))
 
     def _fsync(self, request: Request) -> Body:
         number, flags = fields("<QI4x", request.body)
@@ -477,10 +482,9 @@ class Operations:
 
     def _lseek(self, request: Request) -> Body:
         number, offset, whence = fields("<QQI4x", request.body)
-        if whence not in (3, 4) or not hasattr(os, "SEEK_DATA"):  # linux/fs.h: SEEK_DATA, SEEK_HOLE
+        if whence not in (3, 4):  # linux/fs.h: SEEK_DATA, SEEK_HOLE
             raise Refused("EINVAL")
-        way = os.SEEK_DATA if whence == 3 else os.SEEK_HOLE
-        return struct.pack("<Q", os.lseek(self.handles.file(number).file.number, offset, way))
+        return struct.pack("<Q", beneath.seek(self.handles.file(number).file, offset, hole=whence == 4))
 
     def _copy_file_range(self, request: Request) -> Body:
         number, start, _, to_number, offset, length, _ = fields("<7Q", request.body)

@@ -7,18 +7,15 @@ a change cannot be told apart until that has ended: then it is looked at.
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-assert sys.platform != "win32"  # as proa.system.beneath
-
 from proa.shares.nodes import Node, Place
 from proa.shares.protocol import Refused
 from proa.shares.watches import Watches, stamp
+from proa.system.beneath import Status
 from proa.system.watching import Kind
 
 _Key = tuple[int, bytes]
@@ -119,7 +116,7 @@ class OwnChanges:
     # -- content ------------------------------------------------------------------------------
 
     @contextmanager
-    def content(self, node: Node, found: Callable[[], os.stat_result]) -> Iterator[None]:
+    def content(self, node: Node, found: Callable[[], Status]) -> Iterator[None]:
         """The guest changes content or attributes in this block; `found` is how it looks."""
         # Of a folder nothing but attributes is kept, and whoever changes these is told how they are.
         only_own = node.is_folder or (node.sure is not None and node.sure == _stamp(found))
@@ -138,7 +135,7 @@ class OwnChanges:
             if missed:
                 self._missed_node(node, missed)
 
-    def _end_content(self, node: Node, found: Callable[[], os.stat_result], *, ended_well: bool) -> Kind:
+    def _end_content(self, node: Node, found: Callable[[], Status], *, ended_well: bool) -> Kind:
         """What was told of it meanwhile, if it may have been the host's."""
         node.changing -= 1
         node.changed()
@@ -163,7 +160,7 @@ class OwnChanges:
         """The guest has made it, and is just being told how it looks."""
         node.own = node.sure = node.told
 
-    def is_own(self, node: Node, kind: Kind, found: Callable[[], os.stat_result]) -> bool:
+    def is_own(self, node: Node, kind: Kind, found: Callable[[], Status]) -> bool:
         """Whether it is as the guest left it; if the guest is at it just now, that is seen afterwards.
 
         Also where it has gone since, for that is told as well.
@@ -175,7 +172,7 @@ class OwnChanges:
             now = _stamp(found)
             return now is None or node.own == now
 
-    def told(self, node: Node, found: os.stat_result, *, content: bool) -> None:
+    def told(self, node: Node, found: Status, *, content: bool) -> None:
         """The guest is about to be told that it is to ask anew; it looked so before."""
         now = stamp(found)
         with self._lock:
@@ -184,7 +181,7 @@ class OwnChanges:
                 node.sure = now
 
 
-def _stamp(found: Callable[[], os.stat_result]) -> tuple[int, int, int] | None:
+def _stamp(found: Callable[[], Status]) -> tuple[int, int, int] | None:
     try:
         return stamp(found())
     except (OSError, Refused):

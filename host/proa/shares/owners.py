@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import re
 import stat
-import sys
 import threading
 from dataclasses import dataclass
 
-assert sys.platform != "win32"  # as proa.system.beneath
-
 from proa.shares.records import Disowned, Note, Owned
 from proa.system import beneath
-from proa.system.beneath import Descriptor
+from proa.system.beneath import BITS, Descriptor, Status
 
 KEY = "user.containers.override_stat"
 _FORM = re.compile(rb"(\d{1,10}):(\d{1,10}):0?([0-7]{1,7})")
@@ -48,7 +44,7 @@ def decode(value: bytes) -> Owner | None:
 
 def bits_on_host(bits: int, *, folder: bool) -> int:
     """What the host's file gets for the guest's bits: the user keeps access, and nothing is set-uid."""
-    return bits & 0o777 | (0o700 if folder else 0o600)
+    return BITS or bits & 0o777 | (0o700 if folder else 0o600)
 
 
 class Owners:
@@ -60,7 +56,7 @@ class Owners:
         self._lock = threading.Lock()
         self._table: dict[tuple[int, int], Owner] = {}  # device, inode
 
-    def read(self, parent: Descriptor, name: bytes, found: os.stat_result) -> Owner | None:
+    def read(self, parent: Descriptor, name: bytes, found: Status) -> Owner | None:
         """What was kept for the file, of those that can have a value of their own."""
         if not self.keep:
             return None
@@ -74,7 +70,7 @@ class Owners:
                     raise
         return self._table.get((found.st_dev, found.st_ino))
 
-    def write(self, parent: Descriptor, name: bytes, found: os.stat_result, owner: Owner) -> None:
+    def write(self, parent: Descriptor, name: bytes, found: Status, owner: Owner) -> None:
         """Keep it. Raises OSError for a full or a read-only disk."""
         if not self.keep:
             return
@@ -99,7 +95,7 @@ class Owners:
             self._table[key] = owner
             self._note(Owned(*key, owner.uid, owner.gid, owner.bits))
 
-    def forget(self, found: os.stat_result) -> None:
+    def forget(self, found: Status) -> None:
         """The file's last name is gone."""
         if self._table:
             with self._lock, contextlib.suppress(KeyError):

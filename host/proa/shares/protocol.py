@@ -193,7 +193,8 @@ class Refused(Exception):
 
 def linux_errno(number: int | None) -> int:
     """The guest's number for an error of this host; EIO for what has none."""
-    return _LINUX.get(errno.errorcode.get(number or 0, ""), _LINUX["EIO"])
+    name = errno.errorcode.get(number or 0, "")
+    return _LINUX.get(name.removeprefix("WSA"), _LINUX["EIO"])  # as Windows calls those of sockets
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import stat
-import sys
 from collections.abc import Callable
-
-assert sys.platform != "win32"  # as proa.system.beneath
 
 from proa.shares import protocol
 from proa.shares.handles import Body

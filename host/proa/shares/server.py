@@ -11,13 +11,10 @@ import contextlib
 import logging
 import mmap
 import socket
-import sys
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-
-assert sys.platform != "win32"  # as proa.system.beneath
 
 from proa.shares import again, protocol
 from proa.shares.anticipation import Ahead
@@ -27,6 +24,7 @@ from proa.shares.protocol import FrameError, InitFlag, Op, Refused, Request
 from proa.shares.records import Agreed, Answered, Begun, text
 from proa.shares.tally import Tally
 from proa.shares.tree import OutOfReach
+from proa.system.sockets import send_both
 
 log = logging.getLogger("proa.shares")
 
@@ -242,10 +240,7 @@ class Channel:
             if len(body) < 4096:
                 self._stream.sendall(head + body)
                 return
-            sent = self._stream.sendmsg([head, body])
-            for part in (head, body):
-                self._stream.sendall(memoryview(part)[min(sent, len(part)) :])
-                sent = max(0, sent - len(part))
+            send_both(self._stream, head, body)
 
     def close(self) -> None:
         with contextlib.suppress(OSError):

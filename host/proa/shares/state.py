@@ -7,12 +7,9 @@ it but how often the guest knows a file, and what it was told of how that looks.
 from __future__ import annotations
 
 import secrets
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-assert sys.platform != "win32"  # as proa.system.beneath
 
 from proa.shares import journal, records
 from proa.shares.locks import Key

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import posixpath
 import stat
-import sys
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
-
-assert sys.platform != "win32"  # as proa.system.beneath
 
 from proa.shares.nodes import Identity, Node, Nodes, Place, Root
 from proa.shares.owners import Owner, Owners, bits_on_host
@@ -18,10 +15,10 @@ from proa.shares.protocol import Attributes, Refused
 from proa.shares.records import Note
 from proa.shares.watches import Watches, stamp
 from proa.system import beneath
-from proa.system.beneath import Descriptor
+from proa.system.beneath import Descriptor, Status
 
 
-def identity(found: os.stat_result) -> Identity:
+def identity(found: Status) -> Identity:
     return found.st_dev, found.st_ino, found.st_mode >> 12
 
 
@@ -66,7 +63,7 @@ class Located(NamedTuple):
 
     parent: Descriptor
     name: bytes
-    found: os.stat_result
+    found: Status
 
 
 class Tree:
@@ -170,7 +167,7 @@ class Tree:
 
     def _top(self, root: Root) -> Descriptor:
         folder = beneath.open_root(root.path)
-        self.reach.check(root, identity(os.fstat(folder.number)))
+        self.reach.check(root, identity(beneath.fstat(folder.number)))
         return folder
 
     def _places(self, node: Node) -> Iterator[tuple[Place, Descriptor]]:
@@ -192,7 +189,7 @@ class Tree:
         return folder
 
     def _proved(self, opened: Descriptor, node: Node) -> Descriptor | None:
-        if identity(os.fstat(opened.number)) != node.identity:
+        if identity(beneath.fstat(opened.number)) != node.identity:
             return None
         self.nodes.keep(node, opened)
         return opened
@@ -240,7 +237,7 @@ class Tree:
         return self.take_in(parent, name, folder, beneath.status(folder, name))
 
     def take_in(
-        self, parent: Node, name: bytes, folder: Descriptor, found: os.stat_result
+        self, parent: Node, name: bytes, folder: Descriptor, found: Status
     ) -> tuple[Node, Attributes]:
         """The node of what was just found under a name. Raises Refused for what is never shared."""
         key = identity(found)
@@ -263,7 +260,7 @@ class Tree:
                     raise Refused("ESTALE")
         return node, self.attributes(node, Located(folder, name, found))
 
-    def _another_link(self, key: Identity, found: os.stat_result) -> None:
+    def _another_link(self, key: Identity, found: Status) -> None:
         """Where a link leads never changes, so the guest's kernel keeps it: one with other times is another.
 
         It got the number of one that has gone, which is yet to be told.
@@ -272,7 +269,7 @@ class Tree:
         if known is not None and known.told is not None and known.told[:2] != stamp(found)[:2]:
             self.nodes.ended(known)
 
-    def _wants_a_watch(self, found: os.stat_result) -> bool:
+    def _wants_a_watch(self, found: Status) -> bool:
         """A folder, and a file whose other names may be in folders that the guest does not know."""
         mode = found.st_mode
         return stat.S_ISDIR(mode) or (found.st_nlink > 1 and stat.S_ISREG(mode))
@@ -283,7 +280,7 @@ class Tree:
         if root is not None:
             self._watch_way(parent)
             folder = self._top(root)
-            found = os.fstat(folder.number)
+            found = beneath.fstat(folder.number)
             if identity(found) in self._guarded.identities:
                 raise Refused("EACCES")
             node = self.nodes.seen(identity(found), root, None)
@@ -344,7 +341,7 @@ class Tree:
             if not handles:
                 raise
             # It has no name any more, but the guest has it open.
-            found = os.fstat(handles[0].file.number)
+            found = beneath.fstat(handles[0].file.number)
             self._tells(node, found)
             return self._shown(found, self._remembered(node))
 
@@ -352,7 +349,7 @@ class Tree:
         self._tells(node, at.found)
         return self._shown(at.found, self.owner(node, at))
 
-    def _tells(self, node: Node, found: os.stat_result) -> None:
+    def _tells(self, node: Node, found: Status) -> None:
         node.told, before = stamp(found), node.told
         if before is None:  # it has read nothing of it yet
             node.sure = node.told
@@ -370,7 +367,7 @@ class Tree:
     def _remembered(self, node: Node) -> Owner | None:
         return Owner(*node.owner[1]) if node.owner is not None and node.owner[1] else None
 
-    def _shown(self, found: os.stat_result, kept: Owner | None) -> Attributes:
+    def _shown(self, found: Status, kept: Owner | None) -> Attributes:
         mode, uid, gid = found.st_mode, found.st_uid, found.st_gid
         if kept is not None:
             uid, gid = kept.uid, kept.gid
@@ -420,7 +417,7 @@ def _guard(allowed: Allowed) -> _Guarded:
         names=frozenset(_by_parent(allowed.never)),
         nested=nested,
         on_the_way=frozenset(found for folder in way if (found := _identity_of(folder))),
-        ways=frozenset(os.path.basename(folder) for folder in way),  # noqa: PTH119  (bytes)
+        ways=frozenset(posixpath.basename(folder) for folder in way),
     )
 
 
@@ -432,7 +429,7 @@ def _folders_above(path: bytes) -> list[bytes]:
 def _by_parent(paths: Iterable[bytes]) -> list[tuple[Identity, bytes]]:
     found = []
     for path in paths:
-        folder, name = os.path.split(path)
+        folder, name = posixpath.split(path)
         parent = _identity_of(folder)
         if parent is not None:
             found.append((parent, name))
@@ -441,6 +438,6 @@ def _by_parent(paths: Iterable[bytes]) -> list[tuple[Identity, bytes]]:
 
 def _identity_of(path: bytes) -> Identity | None:
     try:
-        return identity(os.stat(path))  # noqa: PTH116  (bytes)
+        return identity(beneath.status_at(path))
     except OSError:
         return None  # it is not there, so nothing of it can be reached

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import logging
-import os
-import sys
 import threading
 from collections import Counter
 
-assert sys.platform != "win32"  # as proa.system.beneath
-
 from proa.shares.nodes import Node, Stamp
-from proa.system.beneath import Descriptor
+from proa.system import beneath
+from proa.system.beneath import Descriptor, Status
 from proa.system.watching import Kind, TooManyWatchesError, Watcher
 
 log = logging.getLogger("proa.shares")
 
 
-def stamp(found: os.stat_result) -> Stamp:
+def stamp(found: Status) -> Stamp:
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
@@ -47,7 +44,7 @@ class Watches:
         folder = node.is_folder
         try:
             if not self.watcher.tells_all(
-                os.fstat(parent.number).st_dev if node.root is None else node.identity[0]
+                beneath.fstat(parent.number).st_dev if node.root is None else node.identity[0]
             ):
                 return
             watch = self.watcher.watch(parent.number, name, folder=folder, only_names=node.root is None)

@@ -1,20 +1,20 @@
 """Locks that belong to an open file, not to a process: fcntl(2), "open file description locks", and flock(2).
 
 Other programs' locks of both kinds are seen, and they see these. They end when the last descriptor of the
-open file is closed, whoever holds it. POSIX systems only.
+open file is closed, whoever holds it. Windows has others, which keep whoever does not ask from reading too.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import struct
 import sys
 from dataclasses import dataclass
 
 from proa.system.beneath import Descriptor
 
-assert sys.platform != "win32"  # as proa.system.beneath
+if sys.platform != "win32":
+    import fcntl
 
 READ, WRITE, NONE = 0, 1, 2  # Linux' F_RDLCK, F_WRLCK and F_UNLCK, which are FUSE's numbers too
 TO_THE_END = (1 << 63) - 1  # the last byte of a range that goes on for as long as the file may grow
@@ -65,14 +65,16 @@ def in_the_way(file: Descriptor, wanted: Range) -> Range | None:
 
 def flock(file: Descriptor, kind: int) -> bool:
     """Lock or unlock all of it, as flock(2); False where somebody else holds it. Raises OSError."""
-    how = {READ: fcntl.LOCK_SH, WRITE: fcntl.LOCK_EX, NONE: fcntl.LOCK_UN}[kind]
-    try:
-        fcntl.flock(file.number, how | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in _BUSY:
-            return False
-        raise
-    return True
+    if sys.platform != "win32":
+        how = {READ: fcntl.LOCK_SH, WRITE: fcntl.LOCK_EX, NONE: fcntl.LOCK_UN}[kind]
+        try:
+            fcntl.flock(file.number, how | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in _BUSY:
+                return False
+            raise
+        return True
+    raise OSError(errno.ENOSYS, "no locks of open files are known here")
 
 
 def _packed(wanted: Range) -> bytes:

@@ -27,10 +27,7 @@ class FileLock:
     @classmethod
     def try_acquire(cls, path: Path) -> FileLock | None:
         """The lock, or None while somebody else holds it. Raises ProaError where the file cannot be made."""
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
-        except OSError as error:
-            raise explain(error, f"open the lock {path}") from error
+        fd = _open(path)
         if _lock(fd):
             return cls(path, fd)
         os.close(fd)
@@ -46,6 +43,14 @@ class FileLock:
         while (lock := cls.try_acquire(path)) is None and time.monotonic() < deadline:
             time.sleep(POLL)
         return lock
+
+    @classmethod
+    def wait_for(cls, path: Path) -> FileLock:
+        """The lock, however long another process holds it. Raises ProaError."""
+        fd = _open(path)
+        while not _lock(fd, wait=True):
+            time.sleep(POLL)
+        return cls(path, fd)
 
     def write(self, text: str) -> None:
         """Say who holds it, for people and for `proa`."""
@@ -80,7 +85,15 @@ def is_held(path: Path) -> bool:
         os.close(fd)
 
 
-def _lock(fd: int) -> bool:
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    except OSError as error:
+        raise explain(error, f"open the lock {path}") from error
+
+
+def _lock(fd: int, *, wait: bool = False) -> bool:
+    """Whether it is locked now; with `wait` this returns when it is, where the system can wait for it."""
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -92,7 +105,7 @@ def _lock(fd: int) -> bool:
         else:
             import fcntl
 
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError:
         return False
     return True

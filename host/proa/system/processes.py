@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import asyncio
 
 POLL = 0.05  # seconds between looks where the system cannot tell us of a process's end
+MOST_FILES = 65536  # open at once
 
 
 @dataclass(frozen=True)
@@ -184,10 +186,11 @@ def identify(pid: int) -> ProcessIdentity | None:
         # proc(5): field 3 is the state, field 22 the start time in clock ticks since boot.
         return None if fields[0] in (b"Z", b"X") else ProcessIdentity(pid, f"{boot_id()}:{int(fields[19])}")
     if sys.platform == "win32":
-        shell = ["powershell", "-NoProfile", "-Command"]
-        told = run([*shell, f"(Get-Process -Id {pid}).StartTime.Ticks"], timeout=10)
-    else:
-        told = run(["ps", "-o", "lstart=", "-p", str(pid)], timeout=10)
+        from proa.system import windows_processes  # not to be had elsewhere
+
+        began = windows_processes.started(pid)
+        return ProcessIdentity(pid, began) if began else None
+    told = run(["ps", "-o", "lstart=", "-p", str(pid)], timeout=10)
     started = told.stdout.decode("ascii", "replace").strip()
     return ProcessIdentity(pid, started) if told.status == 0 and started else None
 
@@ -309,8 +312,11 @@ def spawn_detached(
     log: Path,
     pass_fds: Sequence[int] = (),
     env: Mapping[str, str] | None = None,
+    told: Callable[[int], bytes] | None = None,
 ) -> ProcessIdentity:
     """Start a process in a session of its own that outlives us; its output is appended to `log` (0600).
+
+    `told` gives what it reads from its standard input, once its number is known: no more than a pipe holds.
 
     Raises ProaError `command-missing`, or what the disk said of the log.
     """
@@ -324,7 +330,7 @@ def spawn_detached(
     try:
         child = subprocess.Popen(  # noqa: TID251  (this is the door)
             list(argv),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if told is not None else subprocess.DEVNULL,
             stdout=out,
             stderr=out,
             pass_fds=tuple(pass_fds),
@@ -339,10 +345,25 @@ def spawn_detached(
         raise explain(error, f"run {argv[0]}") from error
     finally:
         os.close(out)
+    if told is not None and child.stdin is not None:
+        with contextlib.suppress(BrokenPipeError), child.stdin as pipe:  # it has ended
+            pipe.write(told(child.pid))
     # Popen warns of a living child when it is collected; this one is meant to live, and wait_end reaps it.
     child.returncode = 0
     identity = identify(child.pid)
     return identity or ProcessIdentity(child.pid, "ended")
+
+
+def raise_file_limit() -> int:
+    """Let this process have as many open files as the system allows; how many that are, at the most 65536."""
+    if sys.platform == "win32":
+        return MOST_FILES  # of handles 16 million
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(most, MOST_FILES) if most != resource.RLIM_INFINITY else MOST_FILES
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+    return wanted
 
 
 def which(name: str) -> Path | None:

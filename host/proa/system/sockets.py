@@ -1,4 +1,4 @@
-"""Listening Unix sockets that are private to the user."""
+"""Listening Unix sockets that are private to the user, and two pieces sent as one."""
 
 from __future__ import annotations
 
@@ -60,3 +60,15 @@ def answers(path: Path, timeout: float = 1.0) -> bool:
             return probe.connect_ex(str(path)) in (0, errno.EISCONN)
         except OSError:
             return False
+
+
+def send_both(stream: socket.socket, head: bytes, body: bytes | memoryview) -> None:
+    """Send all of both, without making one of them. Raises OSError."""
+    if sys.platform == "win32":
+        stream.sendall(head)
+        stream.sendall(body)
+        return
+    sent = stream.sendmsg([head, body])
+    for part in (head, body):
+        stream.sendall(memoryview(part)[min(sent, len(part)) :])
+        sent = max(0, sent - len(part))
