@@ -38,7 +38,7 @@ from proa.shares.protocol import Op
 from proa.shares.server import Server
 from proa.shares.tree import Allowed, Tree
 from proa.shares.watches import Watches
-from proa.system import beneath, handover
+from proa.system import beneath, file_locks, handover
 from proa.system.beneath import Descriptor
 from proa.system.files import make_private_folder
 from proa.system.locks import FileLock
@@ -118,7 +118,10 @@ class Process:
     def _configure(self, message: dict[str, Any], handles: list[int]) -> dict[str, Any]:
         allowed = _allowed(message)
         kept, keep = self._tree.owners.keep, message["owner"] == "keep"
-        self._operations.locks.with_host = message["locks"] == "host"
+        wants_locks = message["locks"] == "host"
+        if wants_locks and not file_locks.ARE_KNOWN:
+            log.warning("locks that keep away this computer's programs cannot be had on this system")
+        self._operations.locks.with_host = wants_locks and file_locks.ARE_KNOWN
         if self._state is None:
             self._confine(allowed, Path(message["state"]).parent)
             self._allow(allowed)

@@ -22,11 +22,7 @@ _FLOCK = struct.Struct(
     "hhqqi4x"
 )  # fcntl(2), struct flock of 64-bit Linux: kind, whence, start, length, process
 _BUSY = (errno.EAGAIN, errno.EACCES)
-
-
-def are_known() -> bool:
-    """Whether this system is one where such locks are known how to be asked for."""
-    return sys.platform == "linux"
+ARE_KNOWN = sys.platform != "win32"  # one of the two kinds at least
 
 
 @dataclass(frozen=True, slots=True)

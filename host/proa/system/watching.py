@@ -1,7 +1,7 @@
 """Changes of the host's folders, told by the system: what is watched is a file or folder, not a path.
 
-Linux has inotify(7), macOS FSEvents; a system without a way of its own is told apart by `open_watcher`
-giving None, and whoever asks then trusts nothing that was not just looked at.
+Linux has inotify(7), macOS FSEvents, Windows ReadDirectoryChangesW; a system without a way of its own is told
+apart by `open_watcher` giving None, and whoever asks then trusts nothing that was not just looked at.
 """
 
 from __future__ import annotations
@@ -104,4 +104,8 @@ def open_watcher() -> Watcher | None:
         from proa.system.fsevents import FolderEvents  # not to be had elsewhere
 
         return FolderEvents()
+    if sys.platform == "win32":
+        from proa.system.folder_changes import FolderChanges  # not to be had elsewhere
+
+        return FolderChanges()
     return None
