@@ -93,6 +93,11 @@ def folded(name: str) -> str:
     return unicodedata.normalize("NFD", unicodedata.normalize("NFD", seen).casefold())
 
 
+def folded_name(name: bytes) -> bytes:
+    """The same of a name as the guest has it."""
+    return folded(name.decode(errors="surrogateescape")).encode(errors="surrogatepass")
+
+
 def _resolved(names: Iterable[str]) -> list[str]:
     """As the engine cleans a path: by its text, and `..` of the root is the root."""
     found: list[str] = []

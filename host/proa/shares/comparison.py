@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from proa.model.host_path import folded
+from proa.model.host_path import folded_name
 from proa.shares.news import News
 from proa.shares.nodes import Identity, Node, Place
 from proa.shares.notices import Outbox
@@ -131,8 +131,8 @@ class Comparison:
         """What the guest calls it: names in any case where the disk takes them so."""
         if not self._tree.watches.of_any_case(folder):
             return [name] if name in folder.names else []
-        wanted = _folded(name)
-        return [known for known in tuple(folder.names) if _folded(known) == wanted]
+        wanted = folded_name(name)
+        return [known for known in tuple(folder.names) if folded_name(known) == wanted]
 
     def _depth(self, folder: Node) -> int:
         depth = 0
@@ -340,7 +340,3 @@ class Comparison:
         elif child.told != stamp(at) and child.own != stamp(at):
             content = child.told[:2] != stamp(at)[:2]
             self._news.content(node, name, Kind.MODIFIED if content else Kind.ATTRIBUTES)
-
-
-def _folded(name: bytes) -> str:
-    return folded(name.decode(errors="surrogateescape"))

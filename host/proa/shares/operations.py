@@ -431,7 +431,19 @@ class Operations:
 
     def _release(self, request: Request) -> Body:
         self.locks.released(request)
-        return self.handles.release(request)
+        return self._release_writer(request) if beneath.CLOSING_SETS_TIMES else self.handles.release(request)
+
+    def _release_writer(self, request: Request) -> Body:
+        [number] = fields("<Q", request.body)
+        handle = self.handles.held.get(number)
+        if not isinstance(handle, Handle) or not handle.writable:
+            return self.handles.release(request)
+        node = handle.node
+        del handle  # it is closed with the last who holds it
+        with self._changing_named(node):
+            body = self.handles.release(request)
+        self.outbox.inode(node, content=False)
+        return body
 
     def _read(self, request: Request) -> Body:
         number, offset, size = fields("<QQI20x", request.body)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from proa.model.host_path import folded_name, this_system
 from proa.shares.nodes import Identity, Node, Nodes, Place, Root
 from proa.shares.owners import Owner, Owners, bits_on_host
 from proa.shares.protocol import Attributes, Refused
@@ -16,6 +17,8 @@ from proa.shares.records import Note
 from proa.shares.watches import Watches, stamp
 from proa.system import beneath
 from proa.system.beneath import Descriptor, Status
+
+FOLDS = this_system().folds
 
 
 def identity(found: Status) -> Identity:
@@ -53,6 +56,7 @@ class _Guarded:
     identities: frozenset[Identity] = frozenset()  # of what is never shared
     names: frozenset[tuple[Identity, bytes]] = frozenset()  # the same, by folder and name
     nested: dict[tuple[Identity, bytes], Root] = field(default_factory=dict)  # a share within a share
+    inner: dict[Identity, Root] = field(default_factory=dict)  # the same, where a folder has a short name too
     # Folders on the way to those, and how they are called: one that is made later makes this out of date.
     on_the_way: frozenset[Identity] = frozenset()
     ways: frozenset[bytes] = frozenset()
@@ -217,7 +221,7 @@ class Tree:
 
     def guard(self, parent: Node, name: bytes) -> None:
         """Raises Refused for a name that is never shared, or that lies above all shares."""
-        if (parent.identity, name) in self._guarded.names:
+        if (parent.identity, folded_name(name) if FOLDS else name) in self._guarded.names:
             raise Refused("EACCES")
         if parent.root is None:
             raise Refused("EROFS")
@@ -241,12 +245,15 @@ class Tree:
     ) -> tuple[Node, Attributes]:
         """The node of what was just found under a name. Raises Refused for what is never shared."""
         key = identity(found)
-        if name in self._guarded.ways and key not in self._guarded.on_the_way:
+        called = folded_name(name) if FOLDS else name
+        if called in self._guarded.ways and key not in self._guarded.on_the_way:
             self._guarded = _guard(self._allowed)
         guarded = self._guarded
         if key in guarded.identities:
             raise Refused("EACCES")
-        root = guarded.nested.get((parent.identity, name)) if guarded.nested else None
+        root = None
+        if guarded.nested:
+            root = guarded.nested.get((parent.identity, called)) or guarded.inner.get(key)
         assert parent.root is not None
         if stat.S_ISLNK(found.st_mode):
             self._another_link(key, found)
@@ -322,7 +329,7 @@ class Tree:
         return sorted({way[len(start) :].split(b"/")[0] for way in ways if way.startswith(start)} - {b""})
 
     def hides(self, parent: Node, name: bytes) -> bool:
-        return (parent.identity, name) in self._guarded.names
+        return (parent.identity, folded_name(name) if FOLDS else name) in self._guarded.names
 
     def hides_any(self, parent: Node) -> bool:
         """Whether a name in that folder is never shared."""
@@ -404,6 +411,7 @@ def _guard(allowed: Allowed) -> _Guarded:
     for path, root in roots.items():
         if any(path != other and path.startswith(other.rstrip(b"/") + b"/") for other in roots):
             nested.update({key: root for key in _by_parent([path])})
+    tops = nested.values() if FOLDS else ()
     way = {
         folder
         for path in (*allowed.never, *(root.path for root in nested.values()))
@@ -416,8 +424,9 @@ def _guard(allowed: Allowed) -> _Guarded:
         identities=frozenset(found for path in allowed.never if (found := _identity_of(path))),
         names=frozenset(_by_parent(allowed.never)),
         nested=nested,
+        inner={found: root for root in tops if (found := _identity_of(root.path))},
         on_the_way=frozenset(found for folder in way if (found := _identity_of(folder))),
-        ways=frozenset(posixpath.basename(folder) for folder in way),
+        ways=frozenset(_called(posixpath.basename(folder)) for folder in way),
     )
 
 
@@ -432,8 +441,13 @@ def _by_parent(paths: Iterable[bytes]) -> list[tuple[Identity, bytes]]:
         folder, name = posixpath.split(path)
         parent = _identity_of(folder)
         if parent is not None:
-            found.append((parent, name))
+            found.append((parent, _called(name)))
     return found
+
+
+def _called(name: bytes) -> bytes:
+    """What names are compared as: where the disk takes `A` and `a` for one, so must be what is kept back."""
+    return folded_name(name) if FOLDS else name
 
 
 def _identity_of(path: bytes) -> Identity | None:

@@ -12,6 +12,7 @@ assert sys.platform != "win32"  # which has proa.system.beneath_windows
 Status = os.stat_result
 BITS: int | None = None  # of every file, where a disk keeps none for each
 FOLDERS_HELD = 10.0  # seconds for which a folder may stay open here: that disturbs only who takes a disk out
+CLOSING_SETS_TIMES = False
 OPEN_FOLDERS: tuple[int, ...] = ()  # errors that may mean that an open folder is in the way
 
 # A whole path as the guest has it, of what it is here, and back: the same.

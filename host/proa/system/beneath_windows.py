@@ -34,22 +34,21 @@ from proa.system.windows_files import (
     BASIC,
     CANNOT,
     Space,
-    device_in,
-    device_of,
     kind_of,
     opened,
     refused,
     reparse_of,
-    status_of,
     time_of,
 )
 from proa.system.windows_files import Descriptor as Descriptor  # noqa: PLC0414  (the door gives it on)
 from proa.system.windows_files import Status as Status  # noqa: PLC0414
+from proa.system.windows_files import fstat as fstat  # noqa: PLC0414
 from proa.system.windows_names import REMOVED, encode, path_to_guest, path_to_windows, to_guest, to_windows
 from proa.system.windows_records import Reparse
 
 BITS: int | None = 0o755  # of every file: so all can be run
 FOLDERS_HELD = 1.0  # seconds: a folder cannot be moved while one in it is open, whoever has it open
+CLOSING_SETS_TIMES = True  # of what was written to it: until then NTFS may keep the change to itself
 OPEN_FOLDERS: tuple[int, ...] = (errno.EACCES, errno.EBUSY, errno.ENOTEMPTY)
 
 # A whole path as the guest has it, of what it is here, and back. Both raise OSError for what is on no drive.
@@ -69,10 +68,7 @@ _TAGS = {stat.S_IFIFO: windows_records.LX_PIPE, stat.S_IFSOCK: windows_records.L
 
 def open_root(path: bytes) -> Descriptor:
     """A folder by its whole path, links and all: whoever shares it chose that path. Raises OSError."""
-    handle = ntdll.open_handle(None, _whole(path), READ_ATTRIBUTES, OPEN, FOLDER_ONLY)
-    root = Descriptor(handle)
-    root.device = device_of(handle)
-    return root
+    return Descriptor(ntdll.open_handle(None, _whole(path), READ_ATTRIBUTES, OPEN, FOLDER_ONLY))
 
 
 def _whole(path: bytes) -> str:
@@ -110,7 +106,7 @@ def open_file(parent: Descriptor, name: bytes, flags: int, mode: int = 0o600) ->
 
 def status(parent: Descriptor, name: bytes) -> Status:
     file = opened(parent, name, 0)
-    return status_of(file.number, device_in(parent))
+    return fstat(file.number)
 
 
 def status_at(path: bytes, *, follow: bool = True) -> Status:
@@ -118,10 +114,6 @@ def status_at(path: bytes, *, follow: bool = True) -> Status:
     options = 0 if follow else ITSELF
     file = Descriptor(ntdll.open_handle(None, _whole(path), READ_ATTRIBUTES, OPEN, options))
     return fstat(file.number)
-
-
-def fstat(number: int) -> Status:
-    return status_of(number, device_of(number))
 
 
 def link_target(parent: Descriptor, name: bytes) -> bytes:
@@ -175,7 +167,7 @@ def _make_reparse(parent: Descriptor, name: bytes, reparse: Reparse) -> None:
     try:
         ntdll.control(file.number, ntdll.SET_REPARSE, reparse.buffer())
     except OSError as error:
-        _remove(file)
+        _remove(file, parent, name)
         if error.errno in CANNOT:
             raise OSError(errno.EPERM, "this file system keeps no links, pipes and sockets") from error
         raise
@@ -208,8 +200,8 @@ def remove_folder(parent: Descriptor, name: bytes) -> None:
     _remove(folder, parent, name)
 
 
-def _remove(file: Descriptor, parent: Descriptor | None = None, name: bytes = b"") -> None:
-    """The name is free at once: a file in `parent` gets another one where Windows cannot do that."""
+def _remove(file: Descriptor, parent: Descriptor, name: bytes) -> None:
+    """What is called so, and is open, goes; the name is free at once, whoever has it open as well."""
     try:
         flags = struct.pack("<I", _GO | _GO_AT_ONCE | _GO_READ_ONLY)
         ntdll.change(file.number, ntdll.DISPOSITION_EX, flags)
@@ -219,18 +211,17 @@ def _remove(file: Descriptor, parent: Descriptor | None = None, name: bytes = b"
         _remove_plainly(file, parent, name)
 
 
-def _remove_plainly(file: Descriptor, parent: Descriptor | None, name: bytes) -> None:
-    """It goes when the last who has it open closes it."""
+def _remove_plainly(file: Descriptor, parent: Descriptor, name: bytes) -> None:
+    """It goes when the last who has it open closes it, and is until then where it is in nobody's way."""
     if _is_folder(file) and names_in(file):
         raise refused(errno.ENOTEMPTY)
     _set_attributes(file.number, read_only=False)
-    if parent is not None:
-        _move(file, 0, parent, (REMOVED + os.urandom(8).hex()).encode("ascii"))
+    hidden = (REMOVED + os.urandom(8).hex()).encode("ascii")
+    _move(file, 0, parent.top or parent, hidden)
     try:
         ntdll.change(file.number, ntdll.DISPOSITION, b"\1")
     except OSError:
-        if parent is not None:
-            _move(file, 0, parent, name)
+        _move(file, 0, parent, name)
         raise
 
 
@@ -246,11 +237,22 @@ def rename(parent: Descriptor, name: bytes, to_parent: Descriptor, to_name: byte
         # No folder takes the place of another one: not even of one that is empty.
         if not replace or error.errno not in (errno.EACCES, errno.EEXIST) or not _is_folder(file):
             raise
-        try:
-            remove_folder(to_parent, to_name)
-        except (FileNotFoundError, NotADirectoryError):
-            raise error from None
+        _move_over_empty(file, to_parent, to_name, error)
+
+
+def _move_over_empty(file: Descriptor, to_parent: Descriptor, to_name: bytes, error: OSError) -> None:
+    """Raises `error` where there is no other folder."""
+    try:
+        if status(to_parent, to_name).st_ino == fstat(file.number).st_ino:
+            raise error  # its own name in another case
+        remove_folder(to_parent, to_name)
+    except (FileNotFoundError, NotADirectoryError):
+        raise error from None
+    try:
         _move(file, 0, to_parent, to_name)
+    except OSError:
+        make_folder(to_parent, to_name, 0o755)
+        raise
 
 
 def _is_folder(file: Descriptor) -> bool:

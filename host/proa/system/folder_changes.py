@@ -87,15 +87,16 @@ class FolderChanges:
         self._followed: dict[bytes, _Folder] = {}
 
     def follow(self, roots: Sequence[bytes]) -> None:
-        gone = [self._followed.pop(root) for root in tuple(self._followed) if root not in roots]
-        new = [_Folder(root, self._tell) for root in dict.fromkeys(roots) if root not in self._followed]
-        self._followed |= {folder.root: folder for folder in new}
+        before = self._followed
+        new = {root: _Folder(root, self._tell) for root in roots if root not in before}
+        kept = {root: folder for root, folder in before.items() if root in roots}
+        self._followed = kept | new  # another one each time: other threads look at it
         try:
-            for folder in new:
+            for folder in new.values():
                 folder.start()
         finally:
-            for folder in gone:
-                folder.close()
+            for root in before.keys() - kept.keys():
+                before[root].close()
 
     def watch(self, parent: int, name: bytes, *, folder: bool, only_names: bool = False) -> int:
         if not folder:  # whoever writes to it by another of its names is told of by that
@@ -124,8 +125,9 @@ class FolderChanges:
         return bool(self._told)
 
     def close(self) -> None:
-        while self._followed:
-            self._followed.popitem()[1].close()
+        followed, self._followed = self._followed, {}
+        for folder in followed.values():
+            folder.close()
 
     def _tell(self, changes: list[Change]) -> None:
         with self._ready:

@@ -346,7 +346,7 @@ def spawn_detached(
     finally:
         os.close(out)
     if told is not None and child.stdin is not None:
-        with contextlib.suppress(BrokenPipeError), child.stdin as pipe:  # it has ended
+        with contextlib.suppress(OSError), child.stdin as pipe:  # it has ended
             pipe.write(told(child.pid))
     # Popen warns of a living child when it is collected; this one is meant to live, and wait_end reaps it.
     child.returncode = 0

@@ -69,15 +69,24 @@ class Space(NamedTuple):
     f_namemax: int = 255
 
 
+class Handle(int):
+    """The number of an open file, which knows what volume that is on."""
+
+    device: int | None = None
+
+
 class Descriptor:
     """An open file or folder. `number` is its handle, valid for as long as the object lives."""
 
-    __slots__ = ("device", "number")
+    __slots__ = ("number", "top")
 
-    def __init__(self, number: int, device: int | None = None) -> None:
-        """`device` is its volume's number, where that is known: nothing in a folder is on another one."""
-        self.number = number
-        self.device = device
+    def __init__(self, number: int, within: Descriptor | None = None) -> None:
+        """`within` is the folder that it was opened in; no folder has a file of another volume in it."""
+        self.number = Handle(number)
+        self.top: Descriptor | None = None  # of all that it is in
+        if within is not None:
+            self.top = within.top or within
+            self.number.device = _device_of(within.number)
 
     def __del__(self, close: Callable[[int], None] = ntdll.close) -> None:
         close(self.number)
@@ -88,22 +97,14 @@ def _name(name: bytes) -> str:
     return to_windows(name) if name != b"." else ""
 
 
-def device_of(handle: int) -> int:
+def _device_of(handle: int) -> int:
     """The number of the volume that an open file is on."""
-    try:
-        data = ntdll.query_volume(handle, ntdll.VOLUME, _VOLUME_SIZE)
-    except OSError as error:
-        if error.errno not in CANNOT:
-            raise
-        return 0  # of a file that was removed, which needs none any more: Wine asks by the path
-    number: int = _VOLUME.unpack_from(data)[1]
-    return number
-
-
-def device_in(folder: Descriptor) -> int:
-    if folder.device is None:
-        folder.device = device_of(folder.number)
-    return folder.device
+    if not isinstance(handle, Handle) or handle.device is None:
+        device: int = _VOLUME.unpack_from(ntdll.query_volume(handle, ntdll.VOLUME, _VOLUME_SIZE))[1]
+        if not isinstance(handle, Handle):
+            return device
+        handle.device = device
+    return handle.device
 
 
 def opened(
@@ -113,7 +114,7 @@ def opened(
     handle = ntdll.open_handle(
         parent.number, _name(name), access | ntdll.READ_ATTRIBUTES, how, options | ntdll.ITSELF
     )
-    return Descriptor(handle, parent.device)
+    return Descriptor(handle, parent)
 
 
 def _kind(attributes: int, tag: int) -> int:
@@ -142,10 +143,10 @@ def refused(number: int) -> OSError:
     return OSError(number, os.strerror(number))
 
 
-def status_of(handle: int, device: int) -> Status:
+def fstat(number: int) -> Status:
     """How an open file looks."""
-    found = _ALL.unpack_from(ntdll.query(handle, ntdll.ALL, _ALL_SIZE))
-    _, read, written, changed, attributes, allocated, size, links, going, number = found
+    handle, found = number, _ALL.unpack_from(_all_of(number))
+    _, read, written, changed, attributes, allocated, size, links, going, inode = found
     tag = 0
     if attributes & ntdll.IS_REPARSE:
         _, tag = _TAG.unpack(ntdll.query(handle, ntdll.TAG, _TAG.size))
@@ -156,9 +157,17 @@ def status_of(handle: int, device: int) -> Status:
     elif kind == stat.S_IFREG and attributes & ntdll.READ_ONLY:
         bits = 0o555
     return Status(
-        kind | bits, number, device, 0 if going else links, size, (allocated + 511) // 512,
+        kind | bits, inode, _device_of(handle), 0 if going else links, size, (allocated + 511) // 512,
         _since_1970(read), _since_1970(written), _since_1970(changed or written),
     )  # fmt: skip
+
+
+def _all_of(handle: int) -> bytes:
+    try:
+        return ntdll.query(handle, ntdll.ALL, _ALL_SIZE)
+    except OSError:  # there is a name in that, which Wine does not know after a folder above has moved
+        parts = ((ntdll.BASIC, BASIC.size), (ntdll.STANDARD, 24), (ntdll.INTERNAL, 8))
+        return b"".join(ntdll.query(handle, kind, size) for kind, size in parts)
 
 
 def time_of(nanoseconds: int) -> int:
