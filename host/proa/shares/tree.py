@@ -146,8 +146,8 @@ class Tree:
         if not self.is_shared(node):
             raise Refused("EACCES")
 
-    def folder(self, node: Node) -> Descriptor:
-        """The folder of the host. Raises OSError, Refused."""
+    def folder(self, node: Node, within: tuple[Node, ...] = ()) -> Descriptor:
+        """The folder of the host. `within` is what it is looked for to open. Raises OSError, Refused."""
         held = node.folder
         if held is not None:
             return held
@@ -159,7 +159,7 @@ class Tree:
             opened = self._proved(self._top(node.root), node)
             if opened is not None:
                 return opened
-        for place, parent in self._places(node):
+        for place, parent in self._places(node, within):
             try:
                 opened = self._proved(beneath.open_folder(parent, place[1]), node)
             except (OSError, Refused):
@@ -174,11 +174,17 @@ class Tree:
         self.reach.check(root, identity(beneath.fstat(folder.number)))
         return folder
 
-    def _places(self, node: Node) -> Iterator[tuple[Place, Descriptor]]:
-        """Where it was last seen. One in a folder that has gone may be true again once that is back."""
+    def _places(self, node: Node, within: tuple[Node, ...] = ()) -> Iterator[tuple[Place, Descriptor]]:
+        """Where it was last seen. One in a folder that has gone may be true again once that is back.
+
+        Of folders that are moved on both sides at once, each may have been seen in the other.
+        """
+        way = (*within, node)
         for place in reversed(tuple(node.places)):
+            if place[0] in way:
+                continue
             try:
-                parent = self.folder(place[0])
+                parent = self.folder(place[0], way)
             except OutOfReach:
                 raise
             except (OSError, Refused):

@@ -1,4 +1,4 @@
-"""What is never shared, where a disk takes `A` and `a` for one name."""
+"""From names to files: what is never shared where `A` and `a` are one, and folders that are in each other."""
 
 from __future__ import annotations
 
@@ -57,3 +57,18 @@ def test_a_share_in_a_share_is_found_by_any_name(tmp_path: Path, monkeypatch: py
     folder = shares.folder(top)
     node, _ = shares.take_in(top, b"INNER~1", folder, tree.beneath.status(folder, b"inner"))
     assert node.root == roots[1]
+
+
+def test_folders_that_were_seen_in_each_other(tmp_path: Path) -> None:
+    """As they are where both sides move them at once; each that is not in the other any more is found."""
+    (tmp_path / "a/b").mkdir(parents=True)
+    shares = Tree(Allowed((Root(os.fsencode(tmp_path)),)))
+    a, b = look_up(shares, tmp_path / "a"), look_up(shares, tmp_path / "a/b")
+    shares.nodes.found(a.identity, (b, b"a"))
+    shares.nodes.let_go_all()
+    assert shares.folder(b) is b.folder and shares.folder(a) is a.folder
+    (tmp_path / "a").rename(tmp_path / "elsewhere")
+    shares.nodes.let_go_all()
+    for node in (b, a):
+        with pytest.raises(Refused):
+            shares.folder(node)
