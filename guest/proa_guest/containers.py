@@ -82,10 +82,14 @@ class Containers:
         self._write_note(self._due(running))
         return {"stopped": len(running)}
 
+    def noted(self) -> bool:
+        """Whether there is a note, which `bring_back` would apply."""
+        return os.path.exists(self._note)  # noqa: PTH110
+
     def bring_back(self) -> Tree:
         """Start what the note names, and forget it. Raises OSError where the engine does not answer."""
         names = self._read_note()
-        if not os.path.exists(self._note):  # noqa: PTH110
+        if not self.noted():
             return {"started": 0, "not_started": []}
         # One that shares another's network can only start after it: a second try.
         failed = _each(names, self._start, BRING_BACK_TIMEOUT)
@@ -99,7 +103,7 @@ class Containers:
         if os.path.exists(self._mark):  # noqa: PTH110
             return
         os.close(os.open(self._mark, os.O_WRONLY | os.O_CREAT, 0o600))
-        if os.path.exists(self._note):  # noqa: PTH110
+        if self.noted():
             self.bring_back()
 
     # -- what there is ------------------------------------------------------------------------

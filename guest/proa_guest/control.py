@@ -74,9 +74,12 @@ class Facts:
 
     def _beat(self) -> None:
         """Show init that this process is well: it ends and restarts an agent that is not."""
-        if self._beat_file:
-            os.close(os.open(self._beat_file, os.O_WRONLY | os.O_CREAT, 0o600))
+        if not self._beat_file:
+            return
+        try:
             os.utime(self._beat_file)
+        except FileNotFoundError:
+            os.close(os.open(self._beat_file, os.O_WRONLY | os.O_CREAT, 0o600))
 
     def _read(self) -> None:
         try:

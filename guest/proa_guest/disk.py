@@ -62,7 +62,9 @@ def prepare() -> None:
         raise DiskProblem("damaged", "the data disk holds something that is not a Proa file system")
     try:
         if found == "blank":
-            options = "lazy_itable_init=1,lazy_journal_init=1,nodiscard"
+            # What the host makes reads as zeros: else the kernel fills the tables of inodes with them for
+            # minutes after each boot.
+            options = "assume_storage_prezeroed=1,nodiscard"
             run(["mkfs.ext4", "-q", "-F", "-m", "1", "-E", options, "-L", "proa-data", DEVICE], timeout=120)
         elif needs_check(head):
             _check()

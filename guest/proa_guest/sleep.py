@@ -6,8 +6,9 @@ Orders of the control stream (`op`), each answered when it is done:
     sync         write all file systems out                  -> done
     thaw         let them go on                              -> done
     wake         time, seed, nonce, everywhere: clock, random pool, new link secret, old link streams closed,
-                 connections to the outside ended (`everywhere`: of containers too) -> ended, and the
-                 engine's state as it answered afterwards: engine
+                 connections to the outside ended (`everywhere`: of containers too) -> ended; whether `thaw`
+                 or `bring-back` would find anything to do: due; and the engine's state as it answered
+                 afterwards: engine
     halt         stop all containers gracefully, and note those that a reboot would bring back -> stopped
     bring-back   start what was noted                        -> started, not_started
 
@@ -74,6 +75,13 @@ class Sleeper:
         if self._frozen:
             self._thaw({})
 
+    def due(self) -> bool:
+        """Whether containers wait to be thawed, or to be brought back; groups without any are thawed here."""
+        if self._frozen is None or any(map(self._is_populated, self._frozen)):
+            return True
+        self._thaw({})
+        return self._containers.noted()
+
     def _thaw(self, content: dict[str, object]) -> dict[str, object]:
         for group in self._groups() if self._frozen is None else self._frozen:
             self._write(group, "0")
@@ -98,13 +106,20 @@ class Sleeper:
             return  # its last container has ended
 
     def _stands_still(self, group: str) -> bool:
+        told = self._events(group)
+        return told.get("frozen") == "1" or told.get("populated") == "0"
+
+    def _is_populated(self, group: str) -> bool:
+        return self._events(group).get("populated") != "0"
+
+    def _events(self, group: str) -> dict[str, str]:
+        """cgroup.events of a group; of one that is gone, that no process is in it."""
         try:
             with open(f"{self._cgroups}/{group}/cgroup.events", encoding="ascii") as file:  # noqa: PTH123
                 words = file.read().split()
         except FileNotFoundError:
-            return True
-        told = dict(zip(words[::2], words[1::2], strict=False))
-        return told.get("frozen") == "1" or told.get("populated") == "0"
+            return {"populated": "0"}
+        return dict(zip(words[::2], words[1::2], strict=False))
 
     # -- containers ---------------------------------------------------------------------------
 

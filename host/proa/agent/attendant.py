@@ -17,6 +17,7 @@ from proa.engine.mounts import HostMount, Target
 from proa.engine.proxy import EngineProxy
 from proa.images.store import ImageStore
 from proa.link.stream import LinkStream
+from proa.machine.first_use import LOOK, FirstUse
 from proa.machine.machine import Machine
 from proa.machine.session import Session
 from proa.machine.sleep.clock import ClockWatch
@@ -144,10 +145,19 @@ class Attendant:
     def _linked(self, session: Session, fresh: bool) -> None:
         """The guest can be spoken to: its mount of this computer's folders is answered."""
         self.shares.begin(fresh=fresh)
-        session.tasks.supervise(lambda: self.shares.keep(session.pool), name="shares")
+
+        async def keep() -> None:
+            await session.served.wait()
+            await self.shares.keep(session.pool)
+
+        session.tasks.supervise(keep, name="shares")
 
     async def shares_status(self) -> SharesStatus:
         """Raises ProaError."""
+        session = self.machine.session
+        if session is not None and not session.served.is_set():
+            session.served.set()
+            await self.shares.ready(SHARES_TIMEOUT)
         counts = await self.shares.status()
         slowest = counts.get("slowest")
         return SharesStatus(
@@ -172,6 +182,8 @@ class Attendant:
 
     async def _shares_ready(self) -> None:
         (await self._open_engine()).abort()  # the machine may sleep
+        if self.machine.session is not None:
+            self.machine.session.served.set()
         await self.shares.ready(SHARES_TIMEOUT)
         await self.shares.refresh()
 
@@ -194,15 +206,29 @@ class Attendant:
             return
         self._forwarder = self._forwarder or self._new_forwarder()
         self._watcher = PortWatcher(
-            EngineApi(lambda: session.pool.open("engine")), self._forwarder.apply, self._tasks
+            EngineApi(lambda: session.pool.open("engine")),
+            self._forwarder.apply,
+            self._tasks,
+            begin=session.served.wait,
         )
         if session.brought_back:
             await self._watcher.settled()
         self._proxy.awake(session.slept_at or time.time())
         self._keepers = [
+            self._tasks.start(self._serve_first(session), name="first use"),
             self._tasks.start(self._save_when_idle(), name="idle saver"),
             self._tasks.start(self._mend_after_jumps(session), name="clock jumps"),
         ]
+
+    async def _serve_first(self, session: Session) -> None:
+        """Let what nobody waits for begin once who started or woke the machine is served."""
+        now = asyncio.get_running_loop().time
+        first = FirstUse(now())
+        while not session.served.is_set():
+            await asyncio.sleep(LOOK)
+            if first.is_served(now(), busy=self._proxy.in_use(), last=self._proxy.last_use):
+                session.served.set()
+        session.pool.park()
 
     async def _save_when_idle(self) -> None:
         """Suspend the machine after its time without use; what cannot be suspended goes on running."""

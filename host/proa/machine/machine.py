@@ -402,7 +402,6 @@ class Machine:
         elif not session.engine_answered:
             await engine.ping()  # a restored one: to ask for its version costs it processes
         await self._on_up(session)
-        session.pool.park()
         self._guardian.up(session)
 
     async def _heal(self, session: Session, say: Say) -> None:

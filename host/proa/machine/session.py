@@ -35,6 +35,9 @@ class Session:
         self.started_with = "cold"
         self.slept_at: float | None = None  # Unix time of the suspend that it was woken from
         self.brought_back = True  # containers were started with it, so that ports may have to be bound
+        # Set once who waited for it is served: what nobody waits for may take its processor now.
+        self.served = asyncio.Event()
+        self.served.set()
         self.fingerprint: dict[str, str] = {}  # what a memory image of it depends on
         self.start_seconds: float | None = None
 

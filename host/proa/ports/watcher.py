@@ -25,15 +25,25 @@ _EVENTS_PATH = "/events?filters=" + quote(json.dumps(_EVENTS))
 RELOOK = 30.0  # seconds after which it looks even without an event: no event is trusted to come
 
 
+async def _at_once() -> None:
+    """There is nothing to wait for."""
+
+
 class PortWatcher:
     """Looks at the engine's containers and hands the wanted bindings to `apply`."""
 
     def __init__(
-        self, engine: EngineApi, apply: Callable[[dict[Key, Binding]], Awaitable[None]], tasks: Tasks
+        self,
+        engine: EngineApi,
+        apply: Callable[[dict[Key, Binding]], Awaitable[None]],
+        tasks: Tasks,
+        begin: Callable[[], Awaitable[object]] = _at_once,
     ) -> None:
+        """It asks nothing before `begin` returns, unless somebody waits for a look (`settled`)."""
         self.containers = 0  # that run, as of the last look
         self._engine = engine
         self._apply = apply
+        self._begin = begin
         self._asked = 0  # looks that were asked for
         self._done = 0  # the newest of them that was carried out
         self._wake = asyncio.Event()
@@ -90,6 +100,7 @@ class PortWatcher:
         await self._apply(want)
 
     async def _listen(self) -> None:
+        await self._begin()
         while True:
             try:
                 self._ask()  # what happened while nobody listened

@@ -53,6 +53,7 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     }
     path = tmp_path / "config.json"
     path.write_text(json.dumps(config))
+    path.chmod(0o600)
     agent = module.Agent(config, str(path))
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: module.Stream(agent), "127.0.0.1", 0)
@@ -68,7 +69,11 @@ async def speaking(pool: LinkPool, tasks: Tasks) -> Control:
     return control
 
 
-async def test_a_wake_renews_the_link(world: World) -> None:
+@pytest.mark.parametrize("in_place", [True, False])
+async def test_a_wake_renews_the_link(world: World, in_place: bool) -> None:
+    if not in_place:  # what another agent wrote may be of another length
+        world.config.write_text(world.config.read_text() + "\n")
+    before = world.config.stat().st_ino
     pool = world.pool(OLD)
     control = await speaking(pool, world.tasks)
     assert control.can_sleep
@@ -78,6 +83,7 @@ async def test_a_wake_renews_the_link(world: World) -> None:
     nonce = wire.new_nonce()
     answer = await control.order({**WAKE, "nonce": nonce})
     assert answer["ended"] == 3 and world.mended[0]["time"] == 1.0
+    assert answer["due"] is True, "containers may stand still since an agent that was here before"
     assert answer["engine"] == "starting", "it says how the engine answered, and here is none"
     with pytest.raises(ConnectionError):
         await asyncio.wait_for(reader.read(), 10)
@@ -91,6 +97,7 @@ async def test_a_wake_renews_the_link(world: World) -> None:
     kept = json.loads(world.config.read_text())
     assert kept["link"]["secret"] == fresh.hex(), "for an agent that is started after this one"
     assert world.config.stat().st_mode & 0o077 == 0
+    assert (world.config.stat().st_ino == before) == in_place
     await control.close()
     await pool.close()
 

@@ -55,6 +55,26 @@ def test_a_group_that_ends_meanwhile_is_fine(groups: Path, sleeper: Sleeper) -> 
     assert sleeper.freeze({}) == {"late": []}
 
 
+def test_containers_that_stand_still_are_due(groups: Path, sleeper: Sleeper) -> None:
+    assert sleeper.due(), "an agent before this one may have frozen some"
+    sleeper.freeze({})
+    assert sleeper.due()
+    assert frozen(groups) == {"docker", "user"}, "they wait for their order"
+
+
+def test_groups_without_containers_are_thawed_without_an_order(groups: Path, tmp_path: Path) -> None:
+    note = tmp_path / "note"
+    sleeper = Sleeper(Containers("/nowhere", note=str(note)), str(groups))
+    sleeper.freeze({})
+    (groups / "docker/cgroup.events").write_text("populated 0\nfrozen 1\n")
+    (groups / "user/cgroup.events").unlink()
+    (groups / "user/cgroup.freeze").unlink()
+    assert not sleeper.due()
+    assert frozen(groups) == set()
+    note.touch()
+    assert sleeper.due(), "some are to be brought back"
+
+
 def test_what_nobody_thaws_thaws_by_itself(groups: Path, sleeper: Sleeper) -> None:
     sleeper.freeze({})
     sleeper.forgotten()

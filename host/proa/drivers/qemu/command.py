@@ -84,12 +84,14 @@ def disks(spec: BootSpec) -> list[str]:
 
 def networks() -> list[str]:
     """The guest's own card, and the link's: restricted, so that it leads nowhere but to the agent."""
+    # After a restore a card would tell its network where it is now, five times: this network knows.
+    card = "romfile=,guest_announce=off"
     forward = f"hostfwd=tcp:127.0.0.1:0-{LINK_ADDRESS}:{LINK_PORT}"
     return [
         *("-netdev", "user,id=net0,ipv6=off"),
-        *("-device", f"virtio-net-pci,netdev=net0,mac={MACS['net0']},romfile="),
+        *("-device", f"virtio-net-pci,netdev=net0,mac={MACS['net0']},{card}"),
         *("-netdev", f"user,id=link0,ipv6=off,restrict=on,net=10.0.3.0/24,host=10.0.3.2,{forward}"),
-        *("-device", f"virtio-net-pci,netdev=link0,mac={MACS['link0']},romfile="),
+        *("-device", f"virtio-net-pci,netdev=link0,mac={MACS['link0']},{card}"),
     ]
 
 

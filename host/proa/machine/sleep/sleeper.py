@@ -45,6 +45,14 @@ class MustBootCold(Exception):
     """The machine's image is gone and nothing runs; the words are why."""
 
 
+@dataclass(frozen=True)
+class Mended:
+    """What a guest says after its wake; one of an earlier Proa says less, and more is asked of it."""
+
+    engine_answered: bool  # since it was restored
+    due: bool  # containers wait to be thawed or brought back
+
+
 @dataclass
 class _Restoring:
     """What a restore has come to."""
@@ -53,6 +61,7 @@ class _Restoring:
     hypervisor: Hypervisor | None = None
     secret: bytes = b""
     session: Session | None = None
+    mended: Mended | None = None
 
 
 class _Clock:
@@ -196,12 +205,18 @@ class Sleeper:
             to.session.engine_version = to.header.engine_version
             to.session.slept_at = to.header.saved if to.header.kind == "suspended" else None
             everywhere = to.header.kind == "suspended"
-            to.session.engine_answered = await mend_guest(to.session, self._paths, everywhere=everywhere)
+            to.mended = await mend_guest(to.session, self._paths, everywhere=everywhere)
+            to.session.engine_answered = to.mended.engine_answered
+            if not to.mended.due:
+                to.session.served.clear()
             self._on_link(to.session)
 
         async def thaw() -> None:
             assert to.session is not None and to.header is not None
-            if to.header.kind == "suspended":
+            assert to.mended is not None
+            if not to.mended.due:
+                to.session.brought_back = False
+            elif to.header.kind == "suspended":
                 await thaw_containers(to.session)
             else:
                 await bring_back_containers(self.name, to.session)
@@ -307,11 +322,10 @@ async def _order(
     return await while_alive(session.hypervisor, session.control.order(content, timeout))
 
 
-async def mend_guest(session: Session, paths: MachinePaths, *, everywhere: bool) -> bool:
+async def mend_guest(session: Session, paths: MachinePaths, *, everywhere: bool) -> Mended:
     """Clock, random pool, connections to the outside and the link's secret of a guest that was restored.
 
-    `everywhere`: in the network namespaces of containers as well. True where its engine has answered since
-    (guests of an earlier Proa do not say). Raises ProaError.
+    `everywhere`: in the network namespaces of containers as well. Raises ProaError.
     """
     nonce = wire.new_nonce()
     fresh = wire.renewed(session.secret, nonce)
@@ -330,7 +344,7 @@ async def mend_guest(session: Session, paths: MachinePaths, *, everywhere: bool)
         log.info("%s connections to the outside were ended", str(answer.get("ended"))[:10])
     write_atomic(paths.link_key, fresh)
     next_key(paths).unlink(missing_ok=True)
-    return answer.get("engine") == "ready"
+    return Mended(answer.get("engine") == "ready", answer.get("due") is not False)
 
 
 def next_key(paths: MachinePaths) -> Path:

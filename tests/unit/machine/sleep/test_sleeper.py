@@ -12,7 +12,7 @@ import pytest
 
 from proa.drivers.base import RAM_FILE, STATE_FILE, BootSpec, Capabilities, ExitReason, MemoryImages
 from proa.machine.sleep import sleeper as module
-from proa.machine.sleep.images import ImageFolder
+from proa.machine.sleep.images import ImageFolder, Kind
 from proa.machine.sleep.order import SAVE, Step
 from proa.machine.sleep.sleeper import MustBootCold, Sleeper
 from proa.model.errors import ProaError
@@ -32,6 +32,7 @@ class FakeMachine:
     frozen: bool = False
     calls: list[str] = field(default_factory=list)
     pid: int = 1
+    due: bool = True
 
     def __post_init__(self) -> None:
         self.ended: asyncio.Future[ExitReason] = asyncio.get_running_loop().create_future()
@@ -91,6 +92,10 @@ class FakeSession:
     started_with: str = "cold"
     brought_back: bool = True
     fingerprint: dict[str, str] = field(default_factory=lambda: MARK)
+    served: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.served.set()
 
     @property
     def hypervisor(self) -> FakeMachine:
@@ -111,12 +116,13 @@ class FakeDriver:
     def __init__(self) -> None:
         self.machines: list[FakeMachine] = []
         self.plan: list[ProaError | None] = []
+        self.due = True
 
     async def restore(self, spec: object, folder: Path, progress: object) -> FakeMachine:
         assert (folder / STATE_FILE).exists()
         if self.plan and (error := self.plan.pop(0)) is not None:
             raise error
-        self.machines.append(FakeMachine(paused=True, frozen=True))
+        self.machines.append(FakeMachine(paused=True, frozen=True, due=self.due))
         return self.machines[-1]
 
 
@@ -149,10 +155,10 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     paths.data_disk.write_bytes(b"disk")
     driver = FakeDriver()
 
-    async def mend(session: FakeSession, paths: MachinePaths, *, everywhere: bool) -> bool:
+    async def mend(session: FakeSession, paths: MachinePaths, *, everywhere: bool) -> module.Mended:
         assert not session.machine.paused and session.secret == b"old"
         session.machine.call("wake everywhere" if everywhere else "wake", lambda: None)
-        return True
+        return module.Mended(engine_answered=True, due=session.machine.due)
 
     def session(name: str, hypervisor: FakeMachine, secret: bytes, parked: int) -> FakeSession:
         return FakeSession(hypervisor, secret)
@@ -180,6 +186,20 @@ async def test_a_round(world: World) -> None:
 async def test_a_stopped_one_brings_its_containers_back(world: World) -> None:
     await world.sleeper.save(FakeSession(FakeMachine()), "stopped")  # type: ignore[arg-type]
     assert (await world.wake()).machine.calls == ["resume", "wake", "bring-back"]
+
+
+@pytest.mark.parametrize("kind", ["stopped", "suspended"])
+async def test_where_no_container_waits_nothing_is_asked(world: World, kind: Kind) -> None:
+    await world.sleeper.save(FakeSession(FakeMachine()), kind)  # type: ignore[arg-type]
+    world.driver.due = False
+    session = await world.wake()
+    assert session.machine.calls == ["resume", "wake everywhere" if kind == "suspended" else "wake"]
+    assert not session.brought_back, "no port has to be bound for it"
+    assert not session.served.is_set(), "who waits for the machine comes first"
+
+
+async def test_where_containers_wait_nothing_else_does(world: World) -> None:
+    assert (await (await world.asleep()).wake()).served.is_set(), "their folders are asked for at once"
 
 
 @pytest.mark.parametrize("call", ["freeze", "sync", "pause", "save", "quit"])
