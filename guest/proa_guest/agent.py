@@ -74,6 +74,7 @@ class Agent:
         if self._forgotten is not None:
             self._forgotten.cancel()
         self._forgotten = asyncio.get_running_loop().call_later(FORGOTTEN, self.sleeper.forgotten)
+        self.facts.rest()
         return await asyncio.to_thread(self.sleeper.freeze, content)
 
     async def _wake(self, content: dict[str, object], control: asyncio.Transport) -> dict[str, object]:

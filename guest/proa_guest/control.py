@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 
 from proa_guest import wire
+from proa_guest.supervisor import REST
 
 VERSION = "2"  # of what the control stream takes: from 2 on it knows proa_guest.sleep's orders
 SOON, LATER = 0.1, 1.0  # seconds between looks while something comes up, and after that
@@ -43,6 +44,7 @@ class Facts:
         self._engine = "starting"
         self._before_ready = before_ready
         self._told = ""
+        self._rests_until = 0.0
         self.listeners: set[ControlEnd] = set()
 
     def status(self) -> dict[str, object]:
@@ -71,6 +73,13 @@ class Facts:
                 for listener in list(self.listeners):
                     listener.send({"event": "status", **status})
             await asyncio.sleep(LATER if self._engine == "ready" else SOON)
+            await asyncio.sleep(max(0.0, self._rests_until - asyncio.get_running_loop().time()))
+
+    def rest(self) -> None:
+        """The guest is about to be saved: look at nothing for a while, and have init do so."""
+        self._rests_until = asyncio.get_running_loop().time() + REST
+        if self._beat_file:  # else init is not ours
+            os.kill(INIT_PID, signal.SIGUSR1)
 
     def _beat(self) -> None:
         """Show init that this process is well: it ends and restarts an agent that is not."""

@@ -16,7 +16,7 @@ from proa_guest import disk, setup, share
 from proa_guest.commands import CommandFailed, last_line, module, now, run, spawn
 from proa_guest.oom import OutOfMemory
 from proa_guest.probes import BeatProbe, SocketProbe
-from proa_guest.supervisor import Service, next_due
+from proa_guest.supervisor import REST, Service, next_due
 
 STATE = "/run/proa/init.json"
 LOGS = "/var/log/proa"
@@ -61,6 +61,7 @@ class Init:
         self._welcome_pid = 0
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._told = ""
+        self._rests_until = 0.0
         self._shares: int | None = None  # the mount of the host's folders: it ends with this
 
     # -- setting up ---------------------------------------------------------------------------
@@ -211,7 +212,7 @@ class Init:
                 if service.name == "dockerd":
                     service.argv[:0] = ["setarch", "--addr-no-randomize"]
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
-        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, self._signalled)
         while not self.ending:
             self.reap()
@@ -224,13 +225,15 @@ class Init:
     def _signalled(self, number: int, frame: object) -> None:
         if number in (signal.SIGTERM, signal.SIGINT):
             self.ending = True
+        elif number == signal.SIGUSR1:  # the agent says that the guest is about to be saved
+            self._rests_until = now() + REST
 
     def _sleep(self) -> None:
         ready = {service.name: service.state == "ready" for service in self.services}
         coming_up = self.welcome == "starting" or any(
             service.pid and service.state != "ready" for service in self.services
         )
-        wait = LOOK_SOON if coming_up else LOOK_LATER
+        wait = LOOK_SOON if coming_up else max(LOOK_LATER, self._rests_until - now())
         due = next_due(self.services, ready, now())
         if due is not None:
             wait = min(wait, max(due, 0.01))

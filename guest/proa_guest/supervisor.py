@@ -11,6 +11,9 @@ HUNG_AFTER = 30.0
 SAID_AFTER = 8.0  # seconds of silence after which it is said
 START_HUNG_AFTER = 280.0  # below the host's bound for a start under emulation (proa.machine.lifecycle)
 LEAST_LOOKS = 5  # and it was looked at this often: a guest that stood still has heard no answers either
+# Seconds of running without a look around a memory image: a guest that is emulated answers its first request
+# sooner if it has nothing else to do.
+REST = 4.0
 
 STARTING, READY, FAILED, BACKOFF, STOPPED = "starting", "ready", "failed", "backoff", "stopped"
 SILENT = "silent"  # told only: it was ready, and has not answered for some time
