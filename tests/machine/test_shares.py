@@ -123,18 +123,38 @@ def test_docker_shows_what_the_user_gave(running: Docker, project: Path) -> None
     assert found["Mounts"][0]["Source"] == str(project)
 
 
-def test_a_link_keeps_its_name_and_leads_where_it_leads_at_each_start(docker: Docker, project: Path) -> None:
+@pytest.mark.parametrize("absolute", [False, True])
+@pytest.mark.parametrize("how", ["-v", "--mount", "volume"])
+def test_a_link_keeps_its_name_and_leads_where_it_leads_at_each_start(
+    docker: Docker, project: Path, how: str, absolute: bool
+) -> None:
     for release in ("one", "two"):
         (project / release).mkdir()
         (project / release / "which").write_text(release)
-    (project / "current").symlink_to("one")
-    docker("create", "--name", "linked", "-v", f"{project}/current:/x", "busybox", "cat", "/x/which")
+    before = project if absolute else Path()
+    link = project / "current"
+    link.symlink_to(before / "one")
+    options = {
+        "-v": ("-v", f"{link}:/x"),
+        "--mount": ("--mount", f"type=bind,source={link},target=/x"),
+        "volume": ("-v", "linked:/x"),
+    }
+    if how == "volume":
+        docker("volume", "create", "-o", "type=none", "-o", "o=bind", "-o", f"device={link}", "linked")
+        [volume] = json.loads(docker("volume", "inspect", "linked").out)
+        assert volume["Options"]["device"] == str(link)
+    docker("create", "--name", "linked", *options[how], "busybox", "cat", "/x/which")
     [found] = json.loads(docker("inspect", "linked").out)
-    assert found["Mounts"][0]["Source"] == str(project / "current")
+    if how != "volume":
+        assert found["Mounts"][0]["Source"] == str(link)
+    assert ".proa-links" not in json.dumps(found)
     assert docker("start", "-a", "linked").out == "one"
-    (project / "current").unlink()
-    (project / "current").symlink_to("two")
+    link.unlink()
+    link.symlink_to(before / "two")
     assert docker("start", "-a", "linked").out == "two"
+    docker("rm", "linked")
+    if how == "volume":
+        docker("volume", "rm", "linked")
 
 
 def test_all_forms_of_a_mount(docker: Docker, project: Path) -> None:

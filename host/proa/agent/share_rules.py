@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +13,12 @@ from proa.engine.proxy import NotShared
 from proa.model import shares
 from proa.model.api import SharedFolder
 from proa.model.host_path import GUEST_ROOT, System, this_system, to_guest
+from proa.model.link_path import to_link
 from proa.model.machine import MachineConfig
 from proa.model.shares import Policy, Refused
 from proa.shares.host import Shared
+from proa.shares.links import leads_to
 from proa.system.paths import Places
-
-MOST_NAMES = 500  # of a path with all that its links add
 
 
 @dataclass(frozen=True)
@@ -115,8 +114,7 @@ class ShareRules:
                     f"{mount.path} is a socket, pipe or device of this computer, "
                     "and containers can have folders and files of it only [host-path-special]",
                 )
-        source = mount.path if _found_by_name(policy, mount.path, real) else real
-        return Target(to_guest(source, policy.system), decided.share.writable)
+        return Target(_in_guest(policy, mount.path, real), decided.share.writable)
 
     def _make(self, mount: HostMount, real: str) -> None:
         if not mount.creates:
@@ -130,28 +128,36 @@ class ShareRules:
             ) from error
 
 
-def _found_by_name(policy: Policy, path: str, real: str) -> bool:
-    """Whether the guest's kernel, which follows links itself, comes to `real` by this name.
+def _in_guest(policy: Policy, path: str, real: str) -> str:
+    """Where the guest is to look for a file that is `real`: by the name it was given, if that can be.
 
-    Then it is given the name, as an engine here would be: what a link leads to may change with the next start
-    of the container, and the name is what is shown. An absolute link would lead to the guest's own files.
+    So it is with an engine here: what a link leads to may change with the next start of the container, and
+    the name is what is shown. The guest's kernel follows links itself, but absolute ones would lead to the
+    guest's own files, and those in a folder above all shares it does not see: for a path with such a link in
+    it the share server makes one up.
     """
-    current, names = "/", deque(path.split("/"))
-    if not path.startswith("/") or ".." in names:  # what that is behind a link, the text does not say
-        return False
-    for _ in range(MOST_NAMES):
-        if not names:
-            return current == real
-        name = names.popleft()
-        place = os.path.normpath(os.path.join(current, name))  # noqa: PTH118
-        if not os.path.islink(place):  # noqa: PTH114
-            current = place
-            continue
-        target = os.readlink(place)  # noqa: PTH115
-        if os.path.isabs(target) or isinstance(policy.decide(place), Refused):  # noqa: PTH117
-            return False
-        names.extendleft(reversed(target.split("/")))
-    return False
+    if not path.startswith("/") or ".." in path.split(
+        "/"
+    ):  # what that is behind a link, the text does not say
+        return to_guest(real, policy.system)
+    unseen = False
+
+    def may_follow(link: bytes) -> bool:
+        nonlocal unseen
+        place = Path(os.fsdecode(link))
+        shared = not isinstance(policy.decide(str(place)), Refused)
+        unseen = unseen or not shared or place.readlink().is_absolute()
+        return shared or any(place.parent in Path(share.path).parents for share in policy.shares)
+
+    try:
+        found = leads_to(os.fsencode(path), may_follow)
+    except OSError:
+        found = None
+    if found != os.fsencode(real):
+        return to_guest(real, policy.system)
+    if not unseen:
+        return to_guest(path, policy.system)
+    return to_link(os.path.normpath(path)) or to_guest(real, policy.system)
 
 
 def _inside(path: str, system: System) -> str:

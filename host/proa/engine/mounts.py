@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from proa.model.host_path import GUEST_ROOT
+from proa.model.link_path import as_given
 
 _VERSION = re.compile(r"^/v[0-9][0-9.]*(?=/)")
 _INSPECTED = re.compile(r"/(containers/create|volumes/create|services/create|services/[^/]+/update)")
@@ -77,7 +78,7 @@ def shows_mounts(path: str) -> bool:
 
 def shown(answer: bytes) -> bytes:
     """An engine's JSON answer with the host's names of paths."""
-    return answer.replace(GUEST_ROOT.encode() + b"/", b"/")
+    return as_given(answer).replace(GUEST_ROOT.encode() + b"/", b"/")
 
 
 def carries_mounts(method: bytes, path: str) -> bool:

@@ -81,6 +81,11 @@ class Node:
     end: int = 0  # behind which place of its listing nothing is left; 0: not known
 
     @property
+    def is_made_up(self) -> bool:
+        """A link that is only there to lead to a file of a share (proa.shares.links)."""
+        return self.root is None and not self.is_folder
+
+    @property
     def is_folder(self) -> bool:
         return self.identity[2] == stat.S_IFDIR >> 12
 
@@ -161,7 +166,8 @@ class Nodes:
             self.top = self._by_number[ROOT]
             # Not those without a name: the next file with their number may be another one.
             self._by_identity = {node.identity: node for node in nodes.values() if node.places or node.is_top}
-            self._above = {node.above: node for node in self._by_number.values() if node.root is None}
+            everything = self._by_number.values()
+            self._above = {node.above: node for node in everything if node.root is None and node.is_folder}
             self._tops = {node.root.path: node for node in nodes.values() if node.root and node.is_top}
             self._next = max(next_number, ROOT + 1)
 
@@ -232,6 +238,15 @@ class Nodes:
             node.lookups += 1
             return node
 
+    def made_up(self, path: bytes) -> Node:
+        """The node of a link that no folder holds: another one each time, so that it is read each time."""
+        with self._lock:
+            node = Node(self._next, (0, self._next, stat.S_IFLNK >> 12), None, path, lookups=1)
+            self._next += 1
+            self._by_number[node.number] = node
+            self._note(as_record(node))
+            return node
+
     def known(self, identity: Identity) -> Node | None:
         return self._by_identity.get(identity)
 
@@ -256,7 +271,8 @@ class Nodes:
         if self._by_identity.get(node.identity) is node:
             del self._by_identity[node.identity]
         if node.root is None:
-            self._above.pop(node.above, None)
+            if self._above.get(node.above) is node:
+                del self._above[node.above]
         elif self._tops.get(node.root.path) is node:
             del self._tops[node.root.path]
         self._folders.pop(node.number, None)

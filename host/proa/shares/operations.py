@@ -137,6 +137,8 @@ class Operations:
         return protocol.FOREVER if told else 0
 
     def _entry(self, node: Node, attributes: protocol.Attributes, parent: Node, name: bytes) -> bytes:
+        if node.is_made_up:
+            return protocol.entry_out(node.number, attributes, 0, 0)
         # What lies above all shares changes with them; where a share begins is the host's to change.
         above = node.root is None and self.tree.watches.heard
         told = above or (parent.watch and not self.outbox.expects(parent, name))
@@ -147,7 +149,7 @@ class Operations:
         [name] = names(request.body, 0, 1)
         parent = self.tree.node(request.node)
         try:
-            node, attributes = self.tree.look_up(parent, checked_name(name))
+            node, attributes = self.tree.look_up(parent, checked_name(name, self.tree.most_name(parent)))
         except FileNotFoundError:
             told = parent.watch and not self.tree.watches.of_any_case(parent)
             if not told or self.outbox.expects(parent, name):
@@ -358,8 +360,7 @@ class Operations:
     # -- attributes ---------------------------------------------------------------------------
 
     def _readlink(self, request: Request) -> Body:
-        at = self.tree.locate(self.tree.node(request.node))
-        return beneath.link_target(at.parent, at.name)
+        return self.tree.link_target(self.tree.node(request.node))
 
     def _statfs(self, request: Request) -> Body:
         node = self.tree.node(request.node)

@@ -251,11 +251,11 @@ def names(body: memoryview, offset: int, count: int) -> list[bytes]:
     return parts[:count]
 
 
-def checked_name(name: bytes) -> bytes:
+def checked_name(name: bytes, most: int = MAX_NAME) -> bytes:
     """One component of a path, and nothing that leads elsewhere. Raises FrameError, Refused."""
     if not name or b"/" in name or name in (b".", b".."):
         raise FrameError(f"a name that no kernel sends: {name[:40]!r}")
-    if len(name) > MAX_NAME:
+    if len(name) > most:
         raise Refused("ENAMETOOLONG")
     return name
 

@@ -10,15 +10,18 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from proa.model.host_path import folded_name, this_system
+from proa.model.link_path import FOLDER, MOST_NAME, from_name
+from proa.shares.links import leads_to
 from proa.shares.nodes import Identity, Node, Nodes, Place, Root
 from proa.shares.owners import Owner, Owners, bits_on_host
-from proa.shares.protocol import Attributes, Refused
+from proa.shares.protocol import MAX_NAME, Attributes, Refused
 from proa.shares.records import Note
 from proa.shares.watches import Watches, stamp
 from proa.system import beneath
 from proa.system.beneath import Descriptor, Status
 
 FOLDS = this_system().folds
+_LINKS = b"/" + FOLDER.encode()
 
 
 def identity(found: Status) -> Identity:
@@ -289,6 +292,13 @@ class Tree:
 
     def _look_up_above(self, parent: Node, name: bytes) -> tuple[Node, Attributes]:
         path = parent.above.rstrip(b"/") + b"/" + name
+        if path == _LINKS:
+            node = self.nodes.seen_above(path)
+            return node, self.attributes_above(node)
+        if parent.above == _LINKS:
+            self._made_up_target(path)
+            node = self.nodes.made_up(path)
+            return node, self.attributes_above(node)
         root = self._guarded.roots.get(path)
         if root is not None:
             self._watch_way(parent)
@@ -304,6 +314,34 @@ class Tree:
             raise Refused("ENOENT")
         node = self.nodes.seen_above(path)
         return node, self.attributes_above(node)
+
+    def most_name(self, folder: Node) -> int:
+        """How many bytes a name in it may have."""
+        return MOST_NAME if folder.above == _LINKS else MAX_NAME
+
+    def link_target(self, node: Node) -> bytes:
+        """Where a link leads. Raises OSError, Refused."""
+        if node.is_made_up:
+            return self._made_up_target(node.above)
+        at = self.locate(node)
+        return beneath.link_target(at.parent, at.name)
+
+    def _made_up_target(self, path: bytes) -> bytes:
+        """Where a link among _LINKS leads just now, from there on. Raises Refused ENOENT, OSError."""
+        meant = from_name(posixpath.basename(path))
+        target = leads_to(meant, self._may_follow) if meant is not None else None
+        if target is None or not self._is_within(target):
+            raise Refused("ENOENT")
+        return b".." + target
+
+    def _may_follow(self, path: bytes) -> bool:
+        return posixpath.dirname(path) in self._guarded.above or self._is_within(path)
+
+    def _is_within(self, path: bytes) -> bool:
+        """Whether a path without links is in a share, and nothing that is never shared."""
+        return any(_lies_in(path, root) for root in self._guarded.roots) and not any(
+            _lies_in(path, never) for never in self._allowed.never
+        )
 
     def _watch_way(self, node: Node) -> None:
         """Be told when this folder above all shares is another, or what leads to it: it is watched then."""
@@ -404,7 +442,8 @@ class Tree:
         return inode ^ index << 48
 
     def attributes_above(self, node: Node) -> Attributes:
-        return Attributes(node.number, 0, 0, 0, 0, 0, stat.S_IFDIR | 0o755, 2, 0, 0, 0, 4096)
+        mode, links = (stat.S_IFLNK | 0o777, 1) if node.is_made_up else (stat.S_IFDIR | 0o755, 2)
+        return Attributes(node.number, 0, 0, 0, 0, 0, mode, links, 0, 0, 0, 4096)
 
 
 def _guard(allowed: Allowed) -> _Guarded:
@@ -434,6 +473,10 @@ def _guard(allowed: Allowed) -> _Guarded:
         on_the_way=frozenset(found for folder in way if (found := _identity_of(folder))),
         ways=frozenset(_called(posixpath.basename(folder)) for folder in way),
     )
+
+
+def _lies_in(path: bytes, folder: bytes) -> bool:
+    return path == folder or path.startswith(folder.rstrip(b"/") + b"/")
 
 
 def _folders_above(path: bytes) -> list[bytes]:

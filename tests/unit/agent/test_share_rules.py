@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -10,6 +12,7 @@ from proa.agent.share_rules import ShareRules
 from proa.engine.mounts import HostMount
 from proa.engine.proxy import NotShared
 from proa.model.host_path import GUEST_ROOT, BadPath
+from proa.model.link_path import FOLDER
 from proa.model.machine import MachineConfig
 from proa.system.paths import Places
 
@@ -73,13 +76,28 @@ def test_a_link_that_the_guest_follows_itself_keeps_its_name(rules: ShareRules, 
     assert target(rules, me / "project/up") == str(me / "project/up")
 
 
-def test_any_other_link_is_followed_here(rules: ShareRules, tmp_path: Path) -> None:
+def test_a_link_that_the_guest_cannot_follow_keeps_its_name_too(rules: ShareRules, tmp_path: Path) -> None:
     me = tmp_path / "me"
+    (me / "project/deep").mkdir()
     (me / "absolute").symlink_to(me / "project")
     (me / "second").symlink_to("absolute")
-    (tmp_path / "beside").symlink_to("me/project")  # no share: the guest does not see it
-    for link in (me / "absolute", me / "second", tmp_path / "beside"):
-        assert target(rules, link) == str(me / "project")
+    (tmp_path / "beside").symlink_to("me/project")  # above all shares: the guest does not see it
+    for given in (me / "absolute", me / "second/deep", tmp_path / "beside", f"{me}//./absolute/"):
+        assert target(rules, given) == f"/{FOLDER}/{quote(os.path.normpath(given), safe='')}"
+
+
+def test_any_other_link_is_followed_here(
+    rules: ShareRules, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    me = tmp_path / "me"
+    long = me / "/".join(["a" * 200] * 5)
+    long.mkdir(parents=True)
+    (long / "absolute").symlink_to(me / "project")
+    assert target(rules, long / "absolute") == str(me / "project"), "its name would be too long"
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "inside").symlink_to(me / "project")
+    (me / "around").symlink_to(elsewhere / "inside")
+    assert target(rules, me / "around") == str(me / "project"), "on the way it leaves all shares"
     (me / "deep").mkdir()
     (me / "aside").symlink_to("project")
     assert target(rules, f"{me}/aside/../deep") == str(me / "deep")
