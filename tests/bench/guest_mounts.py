@@ -1,18 +1,20 @@
 """Bind mounts in the real guest: a folder of this computer in a container, beside a volume on its own disk.
 
-And beside sshfs, whose server runs on this computer and whose bytes go over the same link. The same program
-works in all of them, in turn, and what it found is compared. A first time is one with nothing in the guest's
-memory.
+And beside sshfs, whose server runs on this computer and whose bytes go over the same link, and QEMU's own
+virtio-9p, which caches as if nobody else ever changed a file. The same program works in all of them, in turn,
+and what it found is compared. A first time is one with nothing in the guest's memory.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import statistics
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tests.bench.figures import Figure
@@ -20,11 +22,13 @@ from tests.bench.mounts import require_sftp, sftp_client
 from tests.bench.world import World
 from tests.support import debian_images
 from tests.support.commands import run
+from tests.support.homes import wait_until
 from tests.support.npm import EXPRESS
 
 ROUNDS = 3
 FOLDERS, FILES = 20, 50  # in each
 BIG = 64  # MiB
+TAG = "bench"  # of the folder that 9p shares
 TIMEOUT = 600.0
 # What it did, and the seconds that each part took.
 _WORK = """
@@ -70,25 +74,28 @@ npm ci --offline --no-audit --no-fund --silent && ls node_modules | wc -l && ech
 
 def measure(world: World) -> list[Figure]:
     require_sftp()
-    with tempfile.TemporaryDirectory(prefix="proa-bench-") as made:
+    with tempfile.TemporaryDirectory(prefix="proa-bench-") as made, ExitStack() as stack:
         folder = Path(made)
         _tree(folder / "host/tree")
+        stack.enter_context(_device_of_9p(world, folder))
         world.home.ok("start")
         debian_images.save("library/node", folder / "node.tar", world.say)
         docker = _Docker(world)
         docker("load", "-i", str(folder / "node.tar"))
         (folder / "node.tar").unlink()
-        shutil.copytree(folder / "host/tree", folder / "sftp/tree")
+        for kind in ("sftp", "9p"):
+            shutil.copytree(folder / "host/tree", folder / kind / "tree")
         where = {"mount": f"{folder}/host:/tmp/at", "disk": "disk:/tmp/at"}
         asleep = ("node:18", "sleep", "inf")
         docker("run", "-d", "--name", "filler", "-v", where["mount"], "-v", "disk:/disk", *asleep)
         docker("exec", "filler", "cp", "-r", "/tmp/at/tree", "/disk/")
         for kind, place in where.items():
             docker("run", "-d", "--name", kind, "-v", place, "-v", "npm:/root/.npm", *asleep)
+        _mount_9p(world, docker)
         with _sshfs(world, docker, folder / "sftp"):
-            figures = _files(world, docker, (*where, "sshfs"))
+            figures = _files(world, docker, (*where, "sshfs", "9p"))
         figures += _npm(docker, where)
-        docker("rm", "-f", "filler", *where)
+        docker("rm", "-f", "filler", "9p", *where)
         docker("volume", "rm", "disk", "npm")
     return figures
 
@@ -100,6 +107,46 @@ class _Docker:
     def __call__(self, *words: str) -> str:
         argv = (str(self._world.docker), *words)
         return run(argv, timeout=TIMEOUT, env=self._world.docker_environ).check().out
+
+
+@contextmanager
+def _device_of_9p(world: World, folder: Path) -> Iterator[None]:
+    """The machine's QEMU is one that shares `folder / "9p"` besides: a program of its name adds that."""
+    (folder / "9p").mkdir()
+    (folder / "bin").mkdir()
+    program = folder / "bin/qemu-system-x86_64"
+    found = shutil.which(program.name)
+    assert found is not None
+    device = (
+        f"-fsdev local,id=bench,path={folder}/9p,security_model=none"
+        f" -device virtio-9p-pci,fsdev=bench,mount_tag={TAG}"
+    )
+    program.write_text(f'#!/bin/sh\nexec {found} "$@" {device}\n')
+    program.chmod(0o755)
+    before = world.home.environ["PATH"]
+    _restart(world, f"{program.parent}:{before}")
+    try:
+        yield
+    finally:
+        _restart(world, before)
+
+
+def _restart(world: World, path: str) -> None:
+    """Off with the machine and its agent; the next one finds programs by `path`."""
+    world.home.ok("stop", "--cold")
+    pid = world.home.agent_pid()
+    if pid is not None:
+        os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: world.home.agent_pid() is None, TIMEOUT, "the agent has ended")
+    world.home.environ["PATH"] = path
+
+
+def _mount_9p(world: World, docker: _Docker) -> None:
+    """A container `9p` that has it at /tmp/at, cached as long as can be."""
+    world.home.ok("shell", "--", "modprobe", "-a", "9p", "9pnet_virtio")
+    docker("run", "-d", "--name", "9p", "--privileged", "node:18", "sleep", "inf")
+    options = f"trans=virtio,version=9p2000.L,cache=loose,msize={1 << 19}"
+    docker("exec", "9p", "sh", "-c", f"mkdir /tmp/at && mount -t 9p -o {options} {TAG} /tmp/at")
 
 
 @contextmanager
@@ -134,7 +181,7 @@ def _files(world: World, docker: _Docker, where: Sequence[str]) -> list[Figure]:
     for what, by in taken.items():
         world.say(
             f"in the guest, {what}: {by['mount']:.2f} s, {by['disk']:.2f} s on its own disk,"
-            f" {by['sshfs']:.2f} s with sshfs"
+            f" {by['sshfs']:.2f} s with sshfs, {by['9p']:.2f} s with 9p"
         )
 
     def figure(what: str, than: str, budget: float) -> Figure:
