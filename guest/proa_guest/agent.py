@@ -214,9 +214,7 @@ class Stream(asyncio.Protocol):
         except TimeoutError:
             self._refuse("target-silent", f"{target} did not answer within {CONNECT_TIMEOUT:.0f} s")
         except OSError as error:
-            # asyncio puts words of its own where the system's belong.
-            reason = os.strerror(error.errno) if error.errno else str(error)
-            self._refuse("target-refused", f"{target}: {reason}")
+            self._refuse("target-refused", f"{target}: {_reason(error)}")
         else:
             self._hand_over(end)
 
@@ -296,6 +294,13 @@ def reap(pid: int) -> None:
         os.waitpid(pid, 0)
 
     loop.add_reader(handle, ended)
+
+
+def _reason(error: OSError) -> str:
+    """In the system's words: asyncio puts its own in their place. A look-up of a name has numbers of its own."""
+    if error.errno and not isinstance(error, socket.gaierror):
+        return os.strerror(error.errno)
+    return error.strerror or str(error)
 
 
 def no_delay(connection: socket.socket) -> None:

@@ -137,3 +137,11 @@ async def test_a_pool_parks_as_many_as_it_is_told(world: World) -> None:
 def test_a_renewed_secret_is_another_for_each_nonce() -> None:
     one, two = (wire.renewed(OLD, wire.new_nonce()) for _ in range(2))
     assert len({OLD, one, two}) == 3 and len(one) == 32
+
+
+async def test_a_name_that_cannot_be_looked_up_is_said_to_be_so(world: World) -> None:
+    pool = world.pool(OLD)
+    with pytest.raises(ProaError) as raised:
+        await pool.open("tcp:nowhere.invalid:80")
+    assert raised.value.code == "link-refused" and "name" in raised.value.why.lower(), raised.value.why
+    await pool.close()
