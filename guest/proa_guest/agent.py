@@ -297,7 +297,7 @@ def reap(pid: int) -> None:
 
 
 def _reason(error: OSError) -> str:
-    """In the system's words: asyncio puts its own in their place. A look-up of a name has numbers of its own."""
+    """In the system's words: asyncio puts its own in their place. A name's look-up has numbers of its own."""
     if error.errno and not isinstance(error, socket.gaierror):
         return os.strerror(error.errno)
     return error.strerror or str(error)
