@@ -136,9 +136,8 @@ def _in_guest(policy: Policy, path: str, real: str) -> str:
     guest's own files, and those in a folder above all shares it does not see: for a path with such a link in
     it the share server makes one up.
     """
-    if not path.startswith("/") or ".." in path.split(
-        "/"
-    ):  # what that is behind a link, the text does not say
+    # What `..` is behind a link, the text does not say.
+    if not path.startswith("/") or ".." in path.split("/"):
         return to_guest(real, policy.system)
     unseen = False
 
