@@ -222,6 +222,8 @@ class Attendant:
 
     async def _serve_first(self, session: Session) -> None:
         """Let what nobody waits for begin once who started or woke the machine is served."""
+        if not self._proxy.in_use():
+            session.pool.park(1)  # for the request that comes next: the guest has nothing to do until then
         now = asyncio.get_running_loop().time
         first = FirstUse(now())
         while not session.served.is_set():
