@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tests.bench.figures import Figure
-from tests.bench.mounts import require_sftp, sftp_client
+from tests.bench.mounts import repository, require_sftp, sftp_client
 from tests.bench.world import World
 from tests.support import debian_images
 from tests.support.commands import run
@@ -66,6 +66,12 @@ fs.rmSync('new', {recursive: true});
 fs.rmSync('big');
 console.log(JSON.stringify({took, found}));
 """.replace("BIG", str(BIG))
+_STATUS = """
+const begun = process.hrtime.bigint();
+const words = ['-c', 'safe.directory=*', '-C', '/tmp/at/repository', 'status', '--short', '--branch'];
+const found = String(require('child_process').execFileSync('git', words));
+console.log(JSON.stringify({took: Number(process.hrtime.bigint() - begun) / 1e9, found}));
+"""
 _NPM = """\
 cd /tmp/at && rm -rf node_modules && begun=$(date +%s)
 npm ci --offline --no-audit --no-fund --silent && ls node_modules | wc -l && echo $(($(date +%s) - begun))
@@ -77,6 +83,7 @@ def measure(world: World) -> list[Figure]:
     with tempfile.TemporaryDirectory(prefix="proa-bench-") as made, ExitStack() as stack:
         folder = Path(made)
         _tree(folder / "host/tree")
+        repository(folder / "host/repository")
         stack.enter_context(_device_of_9p(world, folder))
         world.home.ok("start")
         debian_images.save("library/node", folder / "node.tar", world.say)
@@ -84,16 +91,17 @@ def measure(world: World) -> list[Figure]:
         docker("load", "-i", str(folder / "node.tar"))
         (folder / "node.tar").unlink()
         for kind in ("sftp", "9p"):
-            shutil.copytree(folder / "host/tree", folder / kind / "tree")
+            shutil.copytree(folder / "host", folder / kind, dirs_exist_ok=True)
         where = {"mount": f"{folder}/host:/tmp/at", "disk": "disk:/tmp/at"}
         asleep = ("node:18", "sleep", "inf")
         docker("run", "-d", "--name", "filler", "-v", where["mount"], "-v", "disk:/disk", *asleep)
-        docker("exec", "filler", "cp", "-r", "/tmp/at/tree", "/disk/")
+        docker("exec", "filler", "cp", "-r", "/tmp/at/tree", "/tmp/at/repository", "/disk/")
         for kind, place in where.items():
             docker("run", "-d", "--name", kind, "-v", place, "-v", "npm:/root/.npm", *asleep)
         _mount_9p(world, docker)
         with _sshfs(world, docker, folder / "sftp"):
-            figures = _files(world, docker, (*where, "sshfs", "9p"))
+            every = (*where, "sshfs", "9p")
+            figures = [*_files(world, docker, every), *_status(world, docker, every)]
         figures += _npm(docker, where)
         docker("rm", "-f", "filler", "9p", *where)
         docker("volume", "rm", "disk", "npm")
@@ -170,7 +178,7 @@ def _files(world: World, docker: _Docker, where: Sequence[str]) -> list[Figure]:
     found = []
     for _ in range(ROUNDS):
         for kind in where:
-            world.home.ok("shell", "--", "sh", "-c", "sync; echo 3 > /proc/sys/vm/drop_caches")
+            _forget_files(world)
             told = json.loads(docker("exec", kind, "node", "-e", _WORK, "/tmp/at"))
             found.append(told["found"])
             for what, seconds in told["took"].items():
@@ -190,10 +198,39 @@ def _files(world: World, docker: _Docker, where: Sequence[str]) -> list[Figure]:
 
     # Only these have budgets; the others tell where the time goes.
     return [
-        figure("first look", "sshfs", 1 / 4),
         figure("later look", "disk", 1.2),
         figure("new files", "sshfs", 1),
     ]
+
+
+def _forget_files(world: World) -> None:
+    world.home.ok("shell", "--", "sh", "-c", "sync; echo 3 > /proc/sys/vm/drop_caches")
+
+
+def _status(world: World, docker: _Docker, where: Sequence[str]) -> list[Figure]:
+    """`git status`, with nothing in the guest's memory and again."""
+    times: dict[tuple[str, str], list[float]] = {}
+    found = set()
+    for number in range(ROUNDS + 1):
+        for kind in where:
+            _forget_files(world)
+            for when in ("first", "later"):
+                told = json.loads(docker("exec", kind, "node", "-e", _STATUS))
+                found.add(told["found"])
+                if number:  # the first round only lets git's index take in what each kind of mount shows
+                    times.setdefault((when, kind), []).append(told["took"])
+    assert len(found) == 1, found
+
+    taken = {key: statistics.median(each) for key, each in times.items()}
+    for when in ("first", "later"):
+        told = ", ".join(f"{taken[when, kind]:.2f} s on {kind}" for kind in where)
+        world.say(f"in the guest, {when} git status: {told}")
+
+    def figure(when: str, than: str, budget: float) -> Figure:
+        name = f"in the guest: {when} git status, against {than}"
+        return Figure(name, taken[when, "mount"], "s", budget, taken[when, than])
+
+    return [figure("first", "sshfs", 1 / 4), figure("later", "disk", 1.2)]
 
 
 def _npm(docker: _Docker, where: Mapping[str, str]) -> list[Figure]:

@@ -44,7 +44,7 @@ def measure(world: World) -> list[Figure]:
         folder = Path(made)
         for name in ("ours", "sshfs", "plain"):
             (folder / name).mkdir()
-        _repository(folder / "plain/tree")
+        repository(folder / "plain/tree")
         for name in ("ours", "sshfs"):
             shutil.copytree(folder / "plain/tree", folder / name / "tree", symlinks=True)
         times = _Times()
@@ -175,7 +175,8 @@ def _delays(host: Path, guest: Path) -> list[float]:
 # -- mounts ----------------------------------------------------------------------------------------
 
 
-def _repository(place: Path) -> None:
+def repository(place: Path) -> None:
+    """FOLDERS * FILES files, committed."""
     for number in range(FOLDERS):
         folder = place / f"{number % 30}" / f"{number // 30}"
         folder.mkdir(parents=True)

@@ -239,12 +239,13 @@ def _node(certificates: bytes) -> Recipe:
     return Recipe(
         "library/node",
         "18",
-        ("nodejs", "busybox-static", "sshfs"),
+        ("nodejs", "busybox-static", "sshfs", "git"),
         # Modules that npm brings, Rollup for one, are linked with libraries that Node.js itself is not.
         (
             "bin/busybox",
             "usr/bin/node",
             "usr/bin/sshfs",  # what the bench compares a mount with
+            "usr/bin/git",
             "usr/share/nodejs/*",
             "lib/*/libdl.so.2",
             "lib/*/librt.so.1",
