@@ -149,9 +149,9 @@ class Machine:
         async with self._doing(MachineState.STARTING, say):
             if self.session is not None and not (self.session.engine_version and await self._view.ping()):
                 await self._heal(self.session, say)
-            if self.session is None:
+            if came_up := self.session is None:
                 await self._start_or_fail(say, by)
-        return await self.status()
+        return await self._view.status(answered=came_up)
 
     async def revive(self) -> None:
         """Start it by ourselves, unless a command came between. Raises ProaError; it stays wanted."""
@@ -191,7 +191,7 @@ class Machine:
             self.operation = MachineState.STARTING
             self._settled.clear()
             await self._start_or_fail(say, "proa restart")
-        return await self.status()
+        return await self._view.status(answered=True)
 
     async def suspend(self, say: Say) -> MachineStatus:
         """Save it with its containers and end the hypervisor; where that fails it runs on.

@@ -48,10 +48,11 @@ class View:
         self._guardian = guardian
         self._engine = engine
 
-    async def status(self) -> MachineStatus:
+    async def status(self, *, answered: bool = False) -> MachineStatus:
+        """`answered`: its engine has just done so, and need not be asked."""
         machine = self._machine
         config, problem = self.config()
-        answers = await self.ping() if machine.operation is None else False
+        answers = machine.operation is None and (answered or await self.ping())
         state, why = derive(machine.name, self._facts(config_problem=problem, engine_answers=answers))
         session = machine.session
         asleep = machine.sleeper.asleep() if session is None else None
