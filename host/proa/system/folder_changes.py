@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import itertools
 import logging
-import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -19,7 +17,7 @@ from ctypes import wintypes
 assert sys.platform == "win32"
 
 from proa.system import beneath, windows_records
-from proa.system.watching import Change, Kind
+from proa.system.watching import ByPath, Change, Kind
 
 log = logging.getLogger("proa.system")
 
@@ -77,18 +75,14 @@ _volume = _LIBRARY.GetVolumePathNameW
 _volume.argtypes, _volume.restype = (_TEXT, wintypes.LPWSTR, _DWORD), _BOOL
 
 
-class FolderChanges:
-    by_path = True
-
+class FolderChanges(ByPath):
     def __init__(self) -> None:
-        self._ready = threading.Condition()
-        self._told: list[Change] = []
-        self._numbers = itertools.count(1)
+        super().__init__()
         self._followed: dict[bytes, _Folder] = {}
 
     def follow(self, roots: Sequence[bytes]) -> None:
         before = self._followed
-        new = {root: _Folder(root, self._tell) for root in roots if root not in before}
+        new = {root: _Folder(root, self._hear) for root in roots if root not in before}
         kept = {root: folder for root, folder in before.items() if root in roots}
         self._followed = kept | new  # another one each time: other threads look at it
         try:
@@ -98,11 +92,6 @@ class FolderChanges:
             for root in before.keys() - kept.keys():
                 before[root].close()
 
-    def watch(self, parent: int, name: bytes, *, folder: bool, only_names: bool = False) -> int:
-        if not folder:  # whoever writes to it by another of its names is told of by that
-            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
-        return next(self._numbers)
-
     def tells_all(self, device: int) -> bool:
         followed = [folder for folder in self._followed.values() if folder.device == device]
         return bool(followed) and all(folder.tells_all for folder in followed)
@@ -110,29 +99,10 @@ class FolderChanges:
     def of_any_case(self, device: int) -> bool:
         return True
 
-    def unwatch(self, watch: int) -> None:
-        """Folders are not watched each by itself."""
-
-    def read(self, timeout: float, begin: Callable[[], None] = lambda: None) -> list[Change]:
-        with self._ready:
-            if not self._ready.wait_for(lambda: self._told, timeout):
-                return []
-            begin()
-            told, self._told = self._told, []
-            return told
-
-    def has_unread(self) -> bool:
-        return bool(self._told)
-
     def close(self) -> None:
         followed, self._followed = self._followed, {}
         for folder in followed.values():
             folder.close()
-
-    def _tell(self, changes: list[Change]) -> None:
-        with self._ready:
-            self._told += changes
-            self._ready.notify_all()
 
 
 class _Folder:

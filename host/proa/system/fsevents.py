@@ -6,7 +6,6 @@ A thread runs the system's loop for one stream over all folders that are followe
 from __future__ import annotations
 
 import errno
-import itertools
 import os
 import sys
 import threading
@@ -19,7 +18,7 @@ assert sys.platform == "darwin"
 import Foundation
 import FSEvents
 
-from proa.system.watching import Change, Kind
+from proa.system.watching import ByPath, Change, Kind
 
 LATENCY = 0.005  # seconds in which changes are gathered
 STARTS = 10.0  # seconds that a stream may take until it tells
@@ -53,13 +52,9 @@ _HOW = (
 )
 
 
-class FolderEvents:
-    by_path = True
-
+class FolderEvents(ByPath):
     def __init__(self) -> None:
-        self._ready = threading.Condition()
-        self._told: list[Change] = []
-        self._numbers = itertools.count(1)
+        super().__init__()
         self._roots: dict[bytes, bytes] = {}  # where a folder really is: how it is called
         self._disks: dict[int, _Disk] = {}
         self._stream: _Stream | None = None
@@ -79,11 +74,6 @@ class FolderEvents:
         there = [Path(os.fsdecode(path)) for path in self._roots]
         self._disks = {path.stat().st_dev: _Disk(path) for path in there if path.exists()}
 
-    def watch(self, parent: int, name: bytes, *, folder: bool, only_names: bool = False) -> int:
-        if not folder:  # whoever writes to it by another of its names is told of by that
-            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
-        return next(self._numbers)
-
     def tells_all(self, device: int) -> bool:
         disk = self._disks.get(device)
         return disk is not None and disk.is_local
@@ -92,32 +82,15 @@ class FolderEvents:
         disk = self._disks.get(device)
         return disk is None or disk.of_any_case
 
-    def unwatch(self, watch: int) -> None:
-        """Folders are not watched each by itself."""
-
-    def read(self, timeout: float, begin: Callable[[], None] = lambda: None) -> list[Change]:
-        with self._ready:
-            if not self._ready.wait_for(lambda: self._told, timeout):
-                return []
-            begin()
-            told, self._told = self._told, []
-            return told
-
-    def has_unread(self) -> bool:
-        return bool(self._told)
-
     def close(self) -> None:
         if self._stream is not None:
             self._stream.close()
             self._stream = None
 
     def _tell(self, paths: Sequence[bytes], flags: Sequence[int]) -> None:
-        told = [
-            change for path, flag in zip(paths, flags, strict=True) for change in self._changes(path, flag)
-        ]
-        with self._ready:
-            self._told += told
-            self._ready.notify_all()
+        self._hear(
+            [change for path, flag in zip(paths, flags, strict=True) for change in self._changes(path, flag)]
+        )
 
     def _changes(self, path: bytes, flags: int) -> list[Change]:
         if flags & _LOST:

@@ -7,7 +7,11 @@ apart by `open_watcher` giving None, and whoever asks then trusts nothing that w
 from __future__ import annotations
 
 import enum
+import errno
+import itertools
+import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -92,6 +96,41 @@ class Watcher(Protocol):
         """Whether something has happened that was not read yet. May be asked from any thread."""
 
     def close(self) -> None: ...
+
+
+class ByPath:
+    """What they have in common that tell by path: one thread hears, another reads."""
+
+    by_path = True
+
+    def __init__(self) -> None:
+        self._ready = threading.Condition()
+        self._told: list[Change] = []
+        self._numbers = itertools.count(1)
+
+    def watch(self, parent: int, name: bytes, *, folder: bool, only_names: bool = False) -> int:
+        if not folder:  # whoever writes to it by another of its names is told of by that
+            raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+        return next(self._numbers)
+
+    def unwatch(self, watch: int) -> None:
+        """Folders are not watched each by itself."""
+
+    def read(self, timeout: float, begin: Callable[[], None] = lambda: None) -> list[Change]:
+        with self._ready:
+            if not self._ready.wait_for(lambda: self._told, timeout):
+                return []
+            begin()
+            told, self._told = self._told, []
+            return told
+
+    def has_unread(self) -> bool:
+        return bool(self._told)
+
+    def _hear(self, changes: list[Change]) -> None:
+        with self._ready:
+            self._told += changes
+            self._ready.notify_all()
 
 
 def open_watcher() -> Watcher | None:
