@@ -33,6 +33,7 @@ from proa.system.ntdll import (
 from proa.system.windows_files import (
     BASIC,
     CANNOT,
+    EVERYTHING,
     Space,
     kind_of,
     opened,
@@ -46,7 +47,7 @@ from proa.system.windows_files import fstat as fstat  # noqa: PLC0414
 from proa.system.windows_names import REMOVED, encode, path_to_guest, path_to_windows, to_guest, to_windows
 from proa.system.windows_records import Reparse
 
-BITS: int | None = 0o755  # of every file: so all can be run
+BITS: int | None = EVERYTHING  # of every file, where none is kept for it
 FOLDERS_HELD = 1.0  # seconds: a folder cannot be moved while one in it is open, whoever has it open
 CLOSING_SETS_TIMES = True  # of what was written to it: until then NTFS may keep the change to itself
 OPEN_FOLDERS: tuple[int, ...] = (errno.EACCES, errno.EBUSY, errno.ENOTEMPTY)

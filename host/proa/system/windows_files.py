@@ -19,6 +19,9 @@ from proa.system import ntdll, windows_records
 from proa.system.windows_names import to_windows
 from proa.system.windows_records import Reparse
 
+# Bits of what has none: programs can be run, and who works in a container, seldom as root, can write, as with
+# Docker Desktop on Windows. What the guest makes or changes keeps its own.
+EVERYTHING = 0o777
 CANNOT = (errno.EOPNOTSUPP, errno.EINVAL)  # what is newer than this Windows, or than this file system
 _1970 = 116444736000000000  # winnt.h counts 100 nanoseconds from 1601 on
 # wdm.h, FILE_ALL_INFORMATION up to the file's number: four times and attributes (FILE_BASIC_INFORMATION); how
@@ -151,9 +154,9 @@ def fstat(number: int) -> Status:
     if attributes & ntdll.IS_REPARSE:
         _, tag = _TAG.unpack(ntdll.query(handle, ntdll.TAG, _TAG.size))
     kind = _kind(attributes, tag)
-    bits = 0o755
+    bits = EVERYTHING
     if kind == stat.S_IFLNK:
-        bits, size = 0o777, len(_target_or_nothing(handle))
+        size = len(_target_or_nothing(handle))
     elif kind == stat.S_IFREG and attributes & ntdll.READ_ONLY:
         bits = 0o555
     return Status(
