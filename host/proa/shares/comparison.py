@@ -208,8 +208,10 @@ class Comparison:
                 self._beneath(node, since)
         elif node.sure != stamp(found):
             content = node.sure is None or node.sure[:2] != stamp(found)[:2]
-            kind = _WRITTEN | one.kind & Kind.ATTRIBUTES if content else Kind.ATTRIBUTES
-            self._news.content(*one.place, kind)
+            # A write sets both times: what has changed since is seen now, and not when it is told of.
+            attributes = found.st_ctime_ns > found.st_mtime_ns or bool(one.kind & Kind.ATTRIBUTES)
+            kind = Kind.ATTRIBUTES if attributes or not content else Kind(0)
+            self._news.content(*one.place, kind | (_WRITTEN if content else Kind(0)))
 
     def _comes(self, one: _Seen, found: Status, since: int) -> None:
         """Something is there that the guest was not told of by this name, though it may have found it."""
@@ -227,7 +229,9 @@ class Comparison:
             self._news.made(*one.place, found, replaces=True)
             if one.known is not None and not one.is_same:
                 self._not_followed(one.known)
-            self._news.written(*one.place, found, one.kind | Kind.CLOSED)
+            # It may have been written to since it was made, which is seen now, and not when it is told of.
+            filled = bool(found.st_size) and bool(one.kind & Kind.CREATED)
+            self._news.written(*one.place, found, one.kind | (_WRITTEN if filled else Kind.CLOSED))
         if node is not None:
             self._own.told(node, found, content=True)
             self._outbox.inode(node, content=True)

@@ -52,11 +52,29 @@ def test_a_flag_that_is_said_again_is_no_second_change(world: World) -> None:
     (world.folder / "a").write_text("x")
     tell(world, ("a", Kind.CREATED))
     tell(world, ("a", Kind.CREATED))
-    assert repeats(world) == [repeat(1, world.top, b"a", b"fw")]
+    # It is not empty, so it has been written to: what is told of that may come when nothing is new any more.
+    assert repeats(world) == [repeat(1, world.top, b"a", b"fmw")]
     (world.folder / "a").unlink()
     tell(world, ("a", Kind.CREATED | Kind.DELETED))
     tell(world, ("a", Kind.CREATED | Kind.DELETED))
     assert repeats(world)[1:] == [repeat(2, world.top, b"a", b"u")]
+
+
+def test_what_has_changed_by_the_time_it_is_looked_at_is_told_then(world: World) -> None:
+    """A path is told of once for several changes, or so late that another has been made since."""
+    (world.folder / "empty").touch()
+    tell(world, ("empty", Kind.CREATED))
+    assert repeats(world) == [repeat(1, world.top, b"empty", b"fw")]
+    (world.folder / "a").write_text("x")
+    world.look_up(world.top, b"a")
+    tell(world, ("a", Kind.CREATED))
+    assert repeats(world)[1:] == [repeat(2, world.top, b"a", b"fmw")]
+    (world.folder / "a").write_text("xx")
+    os.utime(world.folder / "a", (1, 1))
+    tell(world, ("a", Kind.MODIFIED))
+    assert repeats(world)[2:] == [repeat(3, world.top, b"a", b"amw")]
+    tell(world, ("a", Kind.ATTRIBUTES))
+    assert repeats(world)[3:] == [], "that has been told"
 
 
 def test_what_is_made_again_after_it_went_is_told_again(world: World) -> None:
