@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import struct
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from proa.system.beneath import Descriptor
@@ -38,13 +39,7 @@ class Range:
 def lock(file: Descriptor, wanted: Range) -> bool:
     """Lock or unlock a range; False where somebody else holds a part of it. Raises OSError."""
     if sys.platform == "linux":
-        try:
-            fcntl.fcntl(file.number, fcntl.F_OFD_SETLK, _packed(wanted))
-        except OSError as error:
-            if error.errno in _BUSY:
-                return False
-            raise
-        return True
+        return _is_had(lambda: fcntl.fcntl(file.number, fcntl.F_OFD_SETLK, _packed(wanted)))
     raise OSError(errno.ENOSYS, "no locks of open files are known here")
 
 
@@ -63,14 +58,19 @@ def flock(file: Descriptor, kind: int) -> bool:
     """Lock or unlock all of it, as flock(2); False where somebody else holds it. Raises OSError."""
     if sys.platform != "win32":
         how = {READ: fcntl.LOCK_SH, WRITE: fcntl.LOCK_EX, NONE: fcntl.LOCK_UN}[kind]
-        try:
-            fcntl.flock(file.number, how | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in _BUSY:
-                return False
-            raise
-        return True
+        return _is_had(lambda: fcntl.flock(file.number, how | fcntl.LOCK_NB))
     raise OSError(errno.ENOSYS, "no locks of open files are known here")
+
+
+def _is_had(lock: Callable[[], object]) -> bool:
+    """Take a lock; False where somebody else holds it. Raises OSError."""
+    try:
+        lock()
+    except OSError as error:
+        if error.errno in _BUSY:
+            return False
+        raise
+    return True
 
 
 def _packed(wanted: Range) -> bytes:
