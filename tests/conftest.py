@@ -1,0 +1,39 @@
+"""What all tests share: one that not even its time-out ends, ends the run, and says where it hangs."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import threading
+from collections.abc import Generator
+
+import pytest
+
+# Seconds after a test's own time-out: this raises an error in the main thread, which does nothing for another
+# thread in a call that never returns, nor for a request to a mount whose server is silent.
+GRACE = 90
+_STDERR = pytest.StashKey[int]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_STDERR] = os.dup(2)  # nothing is captured yet
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    mark = item.get_closest_marker("timeout")
+    limit = float(mark.args[0] if mark else item.config.getini("timeout"))
+    # By a timer, for pytest forgets what Python's own watchdog shall do as soon as a test has failed.
+    watchdog = threading.Timer(limit + GRACE, _end, [item.config.stash[_STDERR], item.nodeid])
+    watchdog.daemon = True
+    watchdog.start()
+    try:
+        return (yield)
+    finally:
+        watchdog.cancel()
+
+
+def _end(stderr: int, name: str) -> None:
+    os.write(stderr, f"\n{name} hangs, and its time-out does not end it:\n".encode())
+    faulthandler.dump_traceback(stderr)
+    os._exit(1)
