@@ -17,7 +17,6 @@ SHELL = ["/bin/bash", "-l"]
 CHUNK = 32 << 10
 OOM_SCORE = "/proc/self/oom_score_adj"
 HIGH = 256 << 10  # bytes that may wait for a slow host before the command's output is read no further
-MOST_STDIN = 256 << 10  # bytes that may wait for a command that does not read
 _KINDS = (wire.STDIN, wire.STDOUT, wire.STDERR)  # of the frames of a command's streams
 ENVIRON = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -211,22 +210,31 @@ class ExecEnd(asyncio.Protocol):
 
     def _feed(self) -> None:
         loop = asyncio.get_running_loop()
-        while self._waiting and self._stdin >= 0:
-            try:
-                del self._waiting[: os.write(self._stdin, self._waiting[:CHUNK])]
-            except BlockingIOError:
+        while self._waiting:
+            taken = self._fed()
+            if not taken:
                 loop.add_writer(self._stdin, self._feed)
-                if self._transport is not None and len(self._waiting) > MOST_STDIN:
-                    self._transport.pause_reading()
+                if self._transport is not None and len(self._waiting) > wire.MOST_INPUT:
+                    self._transport.pause_reading()  # for a host that does not wait until it is taken
                 return
-            except OSError:
-                self._waiting.clear()  # the command reads no more
+            del self._waiting[:taken]
+            if self._transport is not None and not self._transport.is_closing():
+                self._transport.write(wire.taken(taken))
         if self._stdin >= 0:
             loop.remove_writer(self._stdin)
         if self._transport is not None:
             self._transport.resume_reading()
         if self._stdin_ends and not self._terminals[0]:
             self._close_stdin()
+
+    def _fed(self) -> int:
+        """How much of its input the command takes now: all where it reads no more."""
+        try:
+            return os.write(self._stdin, self._waiting[:CHUNK])
+        except BlockingIOError:
+            return 0
+        except OSError:
+            return len(self._waiting)
 
     def _close_stdin(self) -> None:
         if self._stdin >= 0:

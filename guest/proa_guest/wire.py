@@ -27,6 +27,7 @@ MAX_REQUEST = 4 << 20  # bytes of a request's line: a call's words and environme
 MAX_ANSWER = 16 << 10
 MAX_MESSAGE = 1 << 20  # bytes of a control message
 MAX_FRAME = 1 << 20  # bytes of an exec frame's payload
+MOST_INPUT = 256 << 10  # bytes of input under way to a command that has not read them
 
 TARGETS = ("engine", "exec", "call", "reverse", "control")  # and tcp:ADDRESS:PORT, unix:PATH
 
@@ -266,11 +267,14 @@ class Messages:
 
 
 # Kinds of an exec stream's frames: u32 length of the payload (big-endian), u8 kind, payload.
-STDIN, STDIN_EOF, STDOUT, STDERR, RESIZE, SIGNAL, EXIT, ASK, ANSWER = range(1, 10)
+STDIN, STDIN_EOF, STDOUT, STDERR, RESIZE, SIGNAL, EXIT, ASK, ANSWER, TAKEN = range(1, 11)
 
 
 def frame(kind: int, payload: bytes = b"") -> bytes:
     """RESIZE carries rows and columns (u16 each), SIGNAL a number (u8), EXIT the JSON {"status": n}.
+
+    TAKEN says how many bytes more of its input the command has taken (u32). A host has at most MOST_INPUT
+    under way, so that what else it says is not held up by a command that does not read.
 
     Of calls only: ASK is a question of Docker's credential helper to the host, the JSON
     {"id": n, "action": …, "input": …}, and ANSWER what the host's said, {"id": n, "status": n, "output": …}.
@@ -280,6 +284,10 @@ def frame(kind: int, payload: bytes = b"") -> bytes:
 
 def resize(rows: int, columns: int) -> bytes:
     return frame(RESIZE, (rows & 0xFFFF).to_bytes(2, "big") + (columns & 0xFFFF).to_bytes(2, "big"))
+
+
+def taken(count: int) -> bytes:
+    return frame(TAKEN, count.to_bytes(4, "big"))
 
 
 def exit_frame(status: int) -> bytes:
@@ -310,7 +318,7 @@ class Frames:
         self._held += data
         while len(self._held) >= 5:
             size, kind = int.from_bytes(self._held[:4], "big"), self._held[4]
-            if size > MAX_FRAME or not STDIN <= kind <= ANSWER:
+            if size > MAX_FRAME or not STDIN <= kind <= TAKEN:
                 raise WireError("this is not a frame")
             if len(self._held) < 5 + size:
                 return

@@ -14,7 +14,6 @@ from proa.model.errors import ProaError
 from proa_guest import wire
 
 CHUNK = 32 << 10
-MOST_WAITING = 256 << 10  # bytes that may wait for a slow guest before the input is read no further
 
 Answer = Callable[[bytes], bytes]
 
@@ -67,6 +66,7 @@ class Session:
         self._status: int | None = None
         self._out = bytearray()  # for the guest
         self._input: int | None = 0  # the descriptor that is read; None at its end
+        self._untaken = 0  # bytes of input that the command has not taken
         self._waits = True  # it can be waited for: a file is always readable
         # A signal is an event among the others: its number comes out of the pipe.
         self._woken, wake = os.pipe()
@@ -89,7 +89,7 @@ class Session:
             except PermissionError:
                 self._waits = False
         while self._status is None:
-            if not self._waits and self._input is not None and len(self._out) < MOST_WAITING:
+            if not self._waits and self._input is not None and self._untaken < wire.MOST_INPUT:
                 self._read_input()
             self._balance()
             for key, events in self._selector.select():
@@ -108,7 +108,7 @@ class Session:
         self._selector.modify(self._connection, wanted)
         if self._waits and self._input is not None:
             registered = self._input in self._selector.get_map()
-            full = len(self._out) >= MOST_WAITING
+            full = self._untaken >= wire.MOST_INPUT
             if full and registered:
                 self._selector.unregister(self._input)
             elif not full and not registered:
@@ -121,6 +121,7 @@ class Session:
         except OSError:
             data = b""  # a terminal that is gone
         if data:
+            self._untaken += len(data)
             self._out += wire.frame(wire.STDIN, data)
             return
         if self._waits:
@@ -172,6 +173,8 @@ class Session:
                 self._status = wire.exit_status(payload)
             except wire.WireError as error:
                 raise _lost(str(error)) from error
+        elif kind == wire.TAKEN:
+            self._untaken = max(0, self._untaken - int.from_bytes(payload, "big"))
         elif kind == wire.ASK and self._answer is not None:
             self._out += wire.frame(wire.ANSWER, self._answer(payload))
 

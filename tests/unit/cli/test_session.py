@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from proa.cli.session import CHUNK
 from proa_guest import wire
 
 # The session's process: the number of its connection is its argument.
@@ -107,6 +108,7 @@ def test_a_file_as_input_flows_while_its_echo_comes_back(start: Start, tmp_path:
     def echo() -> None:
         while (frame := guest.next())[0] == wire.STDIN:
             guest.say(wire.STDOUT, frame[1])
+            guest.say(wire.TAKEN, len(frame[1]).to_bytes(4, "big"))
         guest.end(0)
 
     echoing = threading.Thread(target=echo)
@@ -132,6 +134,20 @@ def test_questions_are_answered(start: Start) -> None:
     assert guest.next() == (wire.STDIN_EOF, b"")
     guest.say(wire.ASK, json.dumps("abc").encode())
     assert guest.next() == (wire.ANSWER, b'"cba"')
+    guest.end(0)
+    process.communicate(timeout=20)
+
+
+def test_a_question_is_answered_while_the_command_takes_no_input(start: Start, tmp_path: Path) -> None:
+    """A large input waits while the command asks for a login, say: the answer is not behind all of it."""
+    (tmp_path / "file").write_bytes(bytes(wire.MOST_INPUT * 3))
+    with (tmp_path / "file").open("rb") as file:
+        process, guest = start(stdin=file)
+    came = sum(len(guest.next()[1]) for _ in range(wire.MOST_INPUT // CHUNK))
+    guest.say(wire.ASK, b"abc")
+    assert (came, guest.next()) == (wire.MOST_INPUT, (wire.ANSWER, b"cba"))
+    guest.say(wire.TAKEN, (CHUNK + 1).to_bytes(4, "big"))
+    assert [len(guest.next()[1]) for _ in range(2)] == [CHUNK, CHUNK]
     guest.end(0)
     process.communicate(timeout=20)
 

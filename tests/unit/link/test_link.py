@@ -311,7 +311,7 @@ async def run_command(
             assert status == -1, "nothing comes after the exit"
             if kind == wire.EXIT:
                 status = wire.exit_status(payload)
-            else:
+            elif kind != wire.TAKEN:
                 out[kind] += payload
     writer.close()
     return out[wire.STDOUT], out[wire.STDERR], status
@@ -328,6 +328,23 @@ async def test_a_commands_input_ends_and_all_of_it_arrives(pool: LinkPool) -> No
     frames = b"".join(wire.frame(wire.STDIN, data[at : at + 50_000]) for at in range(0, len(data), 50_000))
     out, _, status = await run_command(pool, ["sha256sum"], frames + wire.frame(wire.STDIN_EOF))
     assert (out.split()[0].decode(), status) == (hashlib.sha256(data).hexdigest(), 0)
+
+
+async def test_it_is_said_how_much_input_is_taken(pool: LinkPool) -> None:
+    """Also of what the command reads no more: a host that waits for it would else wait for ever."""
+    reader, writer = streams(
+        await pool.open("exec", extra={"argv": ["sh", "-c", "exec <&-; echo; exec sleep 60"]})
+    )
+    taken, frames = 0, wire.Frames()
+    writer.write(wire.frame(wire.STDIN, bytes(100_000)))
+    async with asyncio.timeout(20):
+        while taken < 300_000:
+            for kind, payload in frames.feed(await reader.read(1 << 16)):
+                if kind == wire.STDOUT:
+                    writer.write(wire.frame(wire.STDIN, bytes(200_000)))
+                taken += int.from_bytes(payload, "big") if kind == wire.TAKEN else 0
+    assert taken == 300_000
+    writer.close()
 
 
 async def test_a_large_output_is_drained_before_the_exit(pool: LinkPool) -> None:
