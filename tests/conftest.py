@@ -21,16 +21,20 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    mark = item.get_closest_marker("timeout")
-    limit = float(mark.args[0] if mark else item.config.getini("timeout"))
     # By a timer, for pytest forgets what Python's own watchdog shall do as soon as a test has failed.
-    watchdog = threading.Timer(limit + GRACE, _end, [item.config.stash[_STDERR], item.nodeid])
+    watchdog = threading.Timer(time_limit(item) + GRACE, _end, [item.config.stash[_STDERR], item.nodeid])
     watchdog.daemon = True
     watchdog.start()
     try:
         return (yield)
     finally:
         watchdog.cancel()
+
+
+def time_limit(item: pytest.Item) -> float:
+    """Seconds after which pytest-timeout ends a test."""
+    mark = item.get_closest_marker("timeout")
+    return float(mark.args[0] if mark else item.config.getini("timeout"))
 
 
 def _end(stderr: int, name: str) -> None:

@@ -40,9 +40,10 @@ class Events:
         self.seen.clear()
 
     def names(self) -> set[str]:
-        """What anything has been told of by now."""
+        """What in the folder anything has been told of by now."""
         self.seen += self._watcher.read(0)
-        return {os.fsdecode(change.name) for change in self.seen if change.name}
+        # A watcher tells also where anything was mounted, which others may do meanwhile.
+        return {os.fsdecode(change.name) for change in self.seen if change.name and b"/" not in change.name}
 
     def close(self) -> None:
         self._watcher.close()

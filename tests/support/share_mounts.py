@@ -109,10 +109,15 @@ class ShareMount:
         """Start the next when the server has ended by itself, as the agent does."""
         code = server.wait()
         with self._lock:
-            if self._server is server and code in self._codes:
+            if self._server is not server:
+                return
+            if code in self._codes:
                 self._take_left()
                 self.start_server(fresh=False)
                 self.connect()
+            else:  # who waits for its answers is told, and the test fails
+                print((self.folder / "server.log").read_text(errors="replace"))
+                abort_mounts(self.place)
 
     def configure(self, *, fresh: bool = False) -> None:
         roots = [[str(path), writable] for path, writable in self.roots.items()]
@@ -219,12 +224,7 @@ class ShareMount:
         with self._lock:
             server, self._server = self._server, None
         self._control.close()
-        # Aborted first: nobody in it may wait for an answer that never comes.
-        number = os.minor(int(_device_of(self.place)))
-        abort = Path(f"/sys/fs/fuse/connections/{number}/abort")
-        if abort.exists():
-            abort.write_text("1")
-        subprocess.run(["umount", "-l", str(self.place)], check=False, timeout=TIMEOUT)
+        abort_mounts(self.place)
         self._to_relay.close()
         self._relay.wait(TIMEOUT)
         if server is not None:
@@ -281,11 +281,20 @@ def _environ() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": f"{REPOSITORY / 'host'}:{REPOSITORY / 'guest'}"}
 
 
-def _device_of(place: Path) -> int:
-    """The mount's device, read where no request is needed for it."""
+def abort_mounts(below: Path) -> None:
+    """All requests to mounts of shares at or below a folder fail from now on, and the mounts are gone.
+
+    Nothing else ends the wait for an answer to a request that the relay has taken: no signal does.
+    """
+    # Read where no request is needed for it.
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         words = line.split()
-        if words[4] == str(place):
-            major, minor = words[2].split(":")
-            return os.makedev(int(major), int(minor))
-    return 0
+        if Path(words[4]).is_relative_to(below) and "fuse.proa" in words:
+            # Once for its requests, and once for itself, which whoever has a file open keeps there else.
+            for how in ("--force", "--lazy"):
+                subprocess.run(
+                    ["umount", "--no-canonicalize", how, words[4]],
+                    check=False,
+                    stderr=subprocess.DEVNULL,
+                    timeout=TIMEOUT,
+                )

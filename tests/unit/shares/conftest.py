@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.share_mounts import ShareMount
+from tests.conftest import time_limit
+from tests.support.share_mounts import ShareMount, abort_mounts
 
 if sys.platform != "linux" or os.geteuid() != 0 or not Path("/dev/fuse").exists():
     collect_ignore_glob = ["test_mount*.py"]
+
+
+@pytest.fixture(autouse=True)
+def no_request_waits_for_ever(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """A request whose answer never comes takes no signal: the test's time-out would not end it."""
+    limit = time_limit(request.node) + 10
+    watchdog = threading.Timer(limit, abort_mounts, [tmp_path_factory.getbasetemp()])
+    watchdog.daemon = True
+    watchdog.start()
+    yield
+    watchdog.cancel()
 
 
 @pytest.fixture(scope="module")
