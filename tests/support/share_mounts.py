@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -102,6 +103,7 @@ class ShareMount:
             [sys.executable, *self._program], theirs.fileno(), self.folder / "server.log"
         )
         theirs.close()
+        (self.folder / "server.pid").write_text(str(self.server_pid))
         self.configure(fresh=fresh)
         threading.Thread(target=self._follow, args=(self._server,), daemon=True).start()
 
@@ -278,7 +280,16 @@ def stream_pair() -> tuple[socket.socket, socket.socket]:
 
 
 def _environ() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": f"{REPOSITORY / 'host'}:{REPOSITORY / 'guest'}"}
+    path = f"{REPOSITORY / 'host'}:{REPOSITORY / 'guest'}"
+    return {**os.environ, "PYTHONPATH": path, "PYTHONFAULTHANDLER": "1"}
+
+
+def give_up(below: Path) -> None:
+    """End the mounts of shares below a folder, and their servers, which say in their logs what they do."""
+    for place in _mounts(below):
+        with contextlib.suppress(OSError):
+            os.kill(int((place.parent / "server.pid").read_text()), signal.SIGABRT)
+    abort_mounts(below)
 
 
 def abort_mounts(below: Path) -> None:
@@ -286,15 +297,15 @@ def abort_mounts(below: Path) -> None:
 
     Nothing else ends the wait for an answer to a request that the relay has taken: no signal does.
     """
+    for place in _mounts(below):
+        # Once for its requests, and once for itself, which whoever has a file open keeps there else.
+        for how in ("--force", "--lazy"):
+            argv = ["umount", "--no-canonicalize", how, str(place)]
+            subprocess.run(argv, check=False, stderr=subprocess.DEVNULL, timeout=TIMEOUT)
+
+
+def _mounts(below: Path) -> list[Path]:
     # Read where no request is needed for it.
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        words = line.split()
-        if Path(words[4]).is_relative_to(below) and "fuse.proa" in words:
-            # Once for its requests, and once for itself, which whoever has a file open keeps there else.
-            for how in ("--force", "--lazy"):
-                subprocess.run(
-                    ["umount", "--no-canonicalize", how, words[4]],
-                    check=False,
-                    stderr=subprocess.DEVNULL,
-                    timeout=TIMEOUT,
-                )
+    lines = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    places = [Path(words[4]) for words in lines if "fuse.proa" in words]
+    return [place for place in places if place.is_relative_to(below)]

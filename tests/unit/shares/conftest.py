@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import time_limit
-from tests.support.share_mounts import ShareMount, abort_mounts
+from tests.support.share_mounts import ShareMount, give_up
 
 if sys.platform != "linux" or os.geteuid() != 0 or not Path("/dev/fuse").exists():
     collect_ignore_glob = ["test_mount*.py"]
@@ -23,7 +23,7 @@ def no_request_waits_for_ever(
 ) -> Iterator[None]:
     """A request whose answer never comes takes no signal: the test's time-out would not end it."""
     limit = time_limit(request.node) + 10
-    watchdog = threading.Timer(limit, abort_mounts, [tmp_path_factory.getbasetemp()])
+    watchdog = threading.Timer(limit, give_up, [tmp_path_factory.getbasetemp()])
     watchdog.daemon = True
     watchdog.start()
     yield
