@@ -25,6 +25,10 @@ def main() -> None:
         sys.exit(run(argv, asked))
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read our output has left; Python would complain once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(1)
 
 
 def _status(argv: list[str]) -> bool:
@@ -33,7 +37,7 @@ def _status(argv: list[str]) -> bool:
 
     told = status(argv, os.environ)
     if told is not None:
-        print(told)
+        print(told, flush=True)
     return told is not None
 
 

@@ -120,10 +120,6 @@ def run(argv: list[str], asked: int | None = None) -> int:
     except click.exceptions.Abort:
         print("proa: stopped looking; what was begun goes on, see: proa status", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # Whoever read our output has left; Python would complain once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     return result if isinstance(result, int) else 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import string
 import subprocess
@@ -21,7 +22,7 @@ from proa.model.api import DockerChoice
 from proa.model.errors import ProaError
 from proa.system.docker_settings import docker_folder
 from proa.system.paths import Places
-from tests.support.homes import Home
+from tests.support.homes import PROA, Home
 
 
 @pytest.fixture
@@ -41,6 +42,18 @@ def test_it_says_what_the_verb_says(home: Home) -> None:
         home.ok("status", "--json", "--", "default")
     )
     assert quick.status(["nothing"], home.environ) == "nothing: absent\nmake and start it: proa start nothing"
+
+
+@pytest.mark.parametrize("argv", [["status"], ["status", "--", "default"], ["status", "--help"]])
+def test_a_reader_that_has_left_is_no_error_to_speak_of(home: Home, argv: list[str]) -> None:
+    home.ok("create", "default")
+    near, far = os.pipe()
+    os.close(near)  # as `head` does when it has its lines
+    with os.fdopen(far, "wb") as nobody:
+        done = subprocess.run(
+            [PROA, *argv], env=home.environ, stdout=nobody, stderr=subprocess.PIPE, timeout=30, check=False
+        )
+    assert (done.returncode, done.stderr) == (1, b"")
 
 
 @pytest.mark.parametrize("argv", [["--help"], ["a", "b"], ["../x"], ["--json", "--json", "a"]])
