@@ -8,6 +8,7 @@ reported to the host as forgotten, for the host has counted it as known.
 
 from __future__ import annotations
 
+import stat
 import struct
 import time
 from collections import OrderedDict
@@ -49,9 +50,10 @@ _NAME_AT = {SYMLINK: 0, MKNOD: 16, MKDIR: 8, UNLINK: 0, RMDIR: 0, LINK: 8, CREAT
 _RENAMES = {RENAME: 8, RENAME2: 16}
 _WRITES = frozenset((WRITE, FALLOCATE, COPY_FILE_RANGE))
 _CHANGES = frozenset((SETATTR, SETXATTR, REMOVEXATTR, *_WRITES, *_NAME_AT, *_RENAMES))
-# They change how a file looks, links and times, whose number they do not give.
+# They change how a file looks, links and times, whose number they do not give; a rename also a folder.
 _CHANGES_ANY = frozenset((UNLINK, LINK, *_RENAMES))
 _ANY = 0  # no file has that number
+MODE = struct.Struct("<76xI")  # in attributes, fuse_attr_out of linux/fuse.h
 READ_IN = struct.Struct("<QQI")
 RELEASE_IN = struct.Struct("<QII")
 ENDS_A_LOCK = 2  # flag of a RELEASE: there is one by flock(2)
@@ -99,7 +101,8 @@ class Anticipated:
         self.open = KeptOpen()
         self._folders: OrderedDict[int, dict[bytes, bytes]] = OrderedDict()  # name to answer
         self._places: dict[int, tuple[int, bytes]] = {}  # node to where it is in `_folders`
-        self._attributes: dict[int, bytes] = {}  # of folders, and of files that were just opened
+        self._attributes: dict[int, bytes] = {}  # of folders
+        self._of_files: dict[int, bytes] = {}  # that were just opened
         self._ends: dict[int, int] = {}  # behind which place of a folder's listing nothing is left
         self._new: OrderedDict[int, set[bytes]] = OrderedDict()  # folders, and all that may be in them
         self._contents = _Bounded(MOST_BYTES)  # of files that were just opened
@@ -160,7 +163,7 @@ class Anticipated:
         return NOTHING if self._cannot_be(node, name) else self._named(node, name)
 
     def _attributes_of(self, node: int, request: memoryview) -> bytes | None:
-        return self._attributes.pop(node, None)
+        return self._attributes.pop(node, None) or self._of_files.pop(node, None)
 
     def _listed(self, node: int, request: memoryview) -> bytes | None:
         if self._ends and self._ends.get(node) == NUMBER.unpack_from(request, REQUEST.size + 8)[0]:
@@ -235,7 +238,9 @@ class Anticipated:
             folders = NUMBER.unpack_from(request, REQUEST.size + 16)  # the file that it goes to
         if op in _CHANGES_ANY:
             folders = (*folders, _ANY)
-            self._attributes.clear()
+            self._of_files.clear()
+            if op in _RENAMES:
+                self._attributes.clear()
         self._changing[unique & ~RESENT] = folders
         for folder in folders:
             self._drop_folder(folder)
@@ -298,13 +303,15 @@ class Anticipated:
             self._keep_name(folder, name, answer, unsure=unsure)
         self._bound()
 
-    def _keep_attributes(self, folder: int, attributes: bytes, end: int) -> None:
-        if len(self._attributes) >= MOST_ATTRIBUTES:
-            self._attributes.clear()
-            self._ends.clear()
-        self._attributes[folder] = attributes
+    def _keep_attributes(self, node: int, attributes: bytes, end: int) -> None:
+        kept = self._attributes if stat.S_ISDIR(*MODE.unpack_from(attributes)) else self._of_files
+        if len(kept) >= MOST_ATTRIBUTES:
+            kept.clear()
+        kept[node] = attributes
         if end:
-            self._ends[folder] = end
+            self._ends[node] = end
+        if len(self._ends) > MOST_ATTRIBUTES:
+            self._ends.clear()
 
     def _keep_name(self, folder: int, name: bytes, answer: bytes, *, unsure: bool) -> None:
         [node] = NUMBER.unpack_from(answer)
@@ -329,6 +336,7 @@ class Anticipated:
         self._folders.clear()
         self._places.clear()
         self._attributes.clear()
+        self._of_files.clear()
         self._ends.clear()
         self._new.clear()
         self._listings.clear()
@@ -355,6 +363,7 @@ class Anticipated:
 
     def _drop_folder(self, folder: int) -> None:
         self._attributes.pop(folder, None)
+        self._of_files.pop(folder, None)
         self._ends.pop(folder, None)
         self._listings.drop(folder)
 

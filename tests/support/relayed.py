@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import struct
 
 from proa_guest import anticipated
@@ -9,7 +10,9 @@ from proa_guest.anticipated import BATCH_FORGET, LOOKUP, OPEN, READ, RELEASE, An
 from proa_guest.fuse import HEAD, REQUEST
 
 FOLDER, OTHER, FILE = 7, 8, 10
-ATTRIBUTES = b"a" * 104
+# As fuse_attr_out has them, which has the mode behind 76 bytes.
+ATTRIBUTES = b"a" * 76 + (stat.S_IFDIR | 0o755).to_bytes(4, "little") + b"a" * 24
+ATTRIBUTES_OF_FILE = b"a" * 76 + (stat.S_IFREG | 0o644).to_bytes(4, "little") + b"a" * 24
 
 
 def request(op: int, node: int = FOLDER, body: bytes = b"", *, unique: int = 2, pid: int = 1) -> memoryview:

@@ -250,6 +250,19 @@ def test_the_guest_changes_a_folder(here: Anticipated, op: int, body: bytes) -> 
     assert here.answer(look(b"four")) is not None
 
 
+@pytest.mark.parametrize(
+    ("op", "body", "same"),
+    (
+        (UNLINK, b"any\0", True),
+        (LINK, struct.pack("<Q", 20) + b"second\0", True),
+        (RENAME, struct.pack("<Q", OTHER) + b"any\0other\0", False),  # this folder itself may be moved so
+    ),
+)
+def test_the_guest_changes_another_folder(here: Anticipated, op: int, body: bytes, same: bool) -> None:
+    assert here.answer(request(op, OTHER, body, unique=30)) is None
+    assert (here.answer(request(GETATTR)) is not None) == same
+
+
 @pytest.mark.parametrize("op", (SETATTR, SETXATTR, REMOVEXATTR, OPEN, FORGET))
 def test_a_file_that_the_kernel_knows_already(here: Anticipated, op: int) -> None:
     assert here.answer(request(op, 10, bytes(8))) is None

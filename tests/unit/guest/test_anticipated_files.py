@@ -23,7 +23,7 @@ from proa_guest.anticipated import (
 )
 from proa_guest.fuse import HEAD, RELEASED, REQUEST
 from tests.support.relayed import (
-    ATTRIBUTES,
+    ATTRIBUTES_OF_FILE,
     FILE,
     OTHER,
     closing,
@@ -107,13 +107,13 @@ def test_contents_are_bounded(opened: Anticipated) -> None:
 )
 def test_a_name_that_comes_or_goes_changes_how_a_file_looks(op: int, body: bytes) -> None:
     here = Anticipated()
-    here.take(pushed(folder=FILE, attributes=ATTRIBUTES))
+    here.take(pushed(folder=FILE, attributes=ATTRIBUTES_OF_FILE))
     assert here.answer(request(op, OTHER, body, unique=30)) is None
     assert here.answer(request(GETATTR, FILE)) is None, "which one it is, the request does not tell"
-    here.take(pushed(folder=FILE, attributes=ATTRIBUTES))
+    here.take(pushed(folder=FILE, attributes=ATTRIBUTES_OF_FILE))
     assert here.answer(request(GETATTR, FILE)) is None, "it may have been looked at before"
     here.replied(30)
-    here.take(pushed(folder=FILE, attributes=ATTRIBUTES))
+    here.take(pushed(folder=FILE, attributes=ATTRIBUTES_OF_FILE))
     assert here.answer(request(GETATTR, FILE)) is not None
 
 

@@ -86,6 +86,31 @@ def test_a_tree_that_is_walked_through_costs_few_requests(mount: ShareMount, hos
     os.close(top)
 
 
+def test_a_second_look_at_a_tree_costs_next_to_nothing(mount: ShareMount, host: Path) -> None:
+    """Though reading a folder changes its time of access, and git makes and removes a file at each look."""
+    for number in range(60):
+        folder = host / f"{number:02}"
+        folder.mkdir()
+        files(folder, 2)
+    top = os.open(mount.path(host), os.O_RDONLY)
+
+    def look() -> int:
+        before = mount.asked()
+        for read in (False, True):
+            for number in range(60):
+                for name in ("", "file00000", "file00001"):
+                    os.stat(f"{number:02}/{name}", dir_fd=top)
+                if read:
+                    assert len(os.listdir(mount.path(host) / f"{number:02}")) == 2
+        return mount.asked() - before
+
+    assert look() < 30
+    (mount.path(host) / "index.lock").touch()
+    (mount.path(host) / "index.lock").unlink()
+    assert look() < 10
+    os.close(top)
+
+
 def test_who_picks_folders_here_and_there_is_told_of_those(mount: ShareMount, host: Path) -> None:
     for number in range(100):
         (host / f"{number:03}/sub").mkdir(parents=True)
