@@ -65,8 +65,9 @@ def watched(docker: Docker, project: Path) -> Iterator[Docker]:
 
 
 def _until(docker: Docker, condition: str) -> None:
+    """The wait is long: what other tests do in the temporary folders meanwhile may have to be told first."""
     script = f"until {condition}; do sleep 0.1; done"
-    found = docker("exec", "watcher", "timeout", "30", "sh", "-c", script, status=None)
+    found = docker("exec", "watcher", "timeout", "150", "sh", "-c", script, timeout=180, status=None)
     assert found.status == 0, docker("exec", "watcher", "cat", "/tmp/told").out
 
 
