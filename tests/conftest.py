@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
 
 import pytest
 
@@ -22,11 +23,18 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     # By a timer, for pytest forgets what Python's own watchdog shall do as soon as a test has failed.
-    watchdog = threading.Timer(time_limit(item) + GRACE, _end, [item.config.stash[_STDERR], item.nodeid])
+    with unless_it_ends(time_limit(item) + GRACE, _end, item.config.stash[_STDERR], item.nodeid):
+        return (yield)
+
+
+@contextlib.contextmanager
+def unless_it_ends(seconds: float, call: Callable[..., None], *given: object) -> Iterator[None]:
+    """`call` from another thread, unless the block has ended by then."""
+    watchdog = threading.Timer(seconds, call, given)
     watchdog.daemon = True
     watchdog.start()
     try:
-        return (yield)
+        yield
     finally:
         watchdog.cancel()
 

@@ -113,6 +113,7 @@ class ShareMount:
         with self._lock:
             if self._server is not server:
                 return
+            (self.folder / "server.pid").unlink()
             if code in self._codes:
                 self._take_left()
                 self.start_server(fresh=False)
@@ -169,6 +170,7 @@ class ShareMount:
     def _take_server(self) -> Spawned:
         with self._lock:
             server, self._server = self._server, None
+            (self.folder / "server.pid").unlink(missing_ok=True)  # the number may soon be another's
         assert server is not None
         return server
 

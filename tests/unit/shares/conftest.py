@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import time_limit
+from tests.conftest import time_limit, unless_it_ends
 from tests.support.share_mounts import ShareMount, give_up
 
 if sys.platform != "linux" or os.geteuid() != 0 or not Path("/dev/fuse").exists():
@@ -22,12 +21,8 @@ def no_request_waits_for_ever(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[None]:
     """A request whose answer never comes takes no signal: the test's time-out would not end it."""
-    limit = time_limit(request.node) + 10
-    watchdog = threading.Timer(limit, give_up, [tmp_path_factory.getbasetemp()])
-    watchdog.daemon = True
-    watchdog.start()
-    yield
-    watchdog.cancel()
+    with unless_it_ends(time_limit(request.node) + 10, give_up, tmp_path_factory.getbasetemp()):
+        yield
 
 
 @pytest.fixture(scope="module")
