@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.commands import Result, run
+from tests.support.commands import Result, run, run_until
 from tests.support.native_engine import NativeEngine
 from tests.support.native_front import NativeFront
 from tests.support.npm import DOCKERODE, npm
@@ -98,6 +98,12 @@ class Desk:
         env = {**self.engine.environ(self.socket), **(environ or {})}
         return run(list(map(str, argv)), timeout=120, env=env, cwd=self.folder, input=stdin)
 
+    def run(self, said: bytes, *argv: str, stdin: bytes = b"") -> Result:
+        """`docker run -i` of a command that ends with its input, which ends when `said` has come."""
+        words = (str(self.engine.docker), "run", "--rm", "-i", "--network", "none", *argv)
+        environ = self.engine.environ(self.socket)
+        return run_until(words, said, timeout=120, typed=stdin, env=environ, cwd=self.folder)
+
     def docker(self, *argv: str, stdin: bytes = b"", environ: Mapping[str, str] | None = None) -> Result:
         return self(self.engine.docker, *argv, stdin=stdin, environ=environ)
 
@@ -110,8 +116,9 @@ def docker_cli(desk: Desk) -> list[Result]:
     desk.file("note", "to be copied\n")
     mounts = ("-v", "/etc:/x:ro", "--network", "none")
     return [
-        docker("run", "--rm", "-i", "--network", "none", "busybox", "cat", stdin=b"over the wire\n"),
-        docker("run", "--rm", "--network", "none", "busybox", "sh", "-c", "echo why >&2; exit 9"),
+        desk.run(b"wire", "busybox", "cat", stdin=b"over the wire\n"),
+        desk.run(b"why", "busybox", "sh", "-c", "echo why >&2; cat; exit 9"),
+        docker("run", "--rm", "--network", "none", "busybox", "true"),
         docker("run", "-d", "--name", "talk", *mounts, "busybox", "sleep", "300"),
         docker("exec", "-i", "talk", "sh", "-c", "cat; ls -d /x/passwd", stdin=b"typed"),
         docker("cp", "note", "talk:/tmp/note"),
@@ -148,7 +155,7 @@ def _build(desk: Desk, environ: Mapping[str, str]) -> list[Result]:
     desk.file("Dockerfile", BUILD)
     desk.file("note", "in the context\n")
     built = desk.docker("build", "--no-cache", "--network", "none", "-t", "talk", ".", environ=environ)
-    ran = desk.docker("run", "--rm", "--network", "none", "talk", "cat", "/note")
+    ran = desk.run(b"context", "talk", "cat", "/note", "-")
     return [built, ran, desk.docker("rmi", "talk", environ=environ)]
 
 

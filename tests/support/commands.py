@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import selectors
 import shlex
 import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -72,6 +73,45 @@ def run(
             late = Result(tuple(argv), 124, raw, raw_err, time.monotonic() - started)
             raise AssertionError(late.report("not done")) from None
     return Result(tuple(argv), _shell_status(process.returncode), raw, raw_err, time.monotonic() - started)
+
+
+def run_until(
+    argv: Sequence[str],
+    said: bytes,
+    *,
+    timeout: float,
+    typed: bytes = b"",
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> Result:
+    """As `run`, with a standard input that gets `typed` and stays open until `said` has come out (on either
+    stream): what a container writes right before its end may be lost in an engine under load (moby's issues
+    45689 and 49655)."""
+    started = time.monotonic()
+    out: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
+    with (
+        start(argv, env=env, stdin=subprocess.PIPE, cwd=cwd) as process,
+        selectors.DefaultSelector() as ready,
+    ):
+        assert process.stdin and process.stdout and process.stderr
+        process.stdin.write(typed)
+        process.stdin.flush()
+        for name, stream in (("stdout", process.stdout), ("stderr", process.stderr)):
+            ready.register(stream, selectors.EVENT_READ, name)
+        while ready.get_map():
+            events = ready.select(max(0.0, started + timeout - time.monotonic()))
+            for key, _ in events:
+                data = os.read(key.fd, 1 << 16)
+                out[key.data].extend(data)
+                if not data:
+                    ready.unregister(key.fileobj)
+            if any(said in stream for stream in out.values()):
+                process.stdin.close()
+            raw, raw_err = (bytes(stream) for stream in out.values())
+            result = Result(tuple(argv), 124, raw, raw_err, time.monotonic() - started)
+            assert events, result.report(f"not done, with {said!r} to come")
+        process.wait(max(1.0, started + timeout - time.monotonic()))
+    return replace(result, status=_shell_status(process.returncode))
 
 
 @contextmanager
