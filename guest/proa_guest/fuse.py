@@ -7,8 +7,8 @@ import struct
 HEAD = struct.Struct("<IiQ")  # of a reply or a notice: length, error or code, request
 REQUEST = struct.Struct("<IIQQIIIHH")  # length, op, request, node, uid, gid, pid, and what we need not know
 # Of ours: notices that are no kernel's, and what the relay itself sends to the host.
-NOTIFY_REPEAT, NOTIFY_ANTICIPATED = 0x5001, 0x5002
-HELLO, TOLD, REPEATED, RELEASED = 0x50520001, 0x50520002, 0x50520003, 0x50520004
+NOTIFY_REPEAT, NOTIFY_ANTICIPATED, NOTIFY_LOOK = 0x5001, 0x5002, 0x5003
+HELLO, TOLD, REPEATED, RELEASED, WATCHED = 0x50520001, 0x50520002, 0x50520003, 0x50520004, 0x50520005
 
 
 def own_request(op: int, number: int = 0, body: bytes = b"") -> bytes:

@@ -12,30 +12,37 @@ import errno
 import os
 import socket
 import struct
+import threading
+
+from proa_guest import watched
+from proa_guest.watched import NODE_HANDLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
 TASK = struct.Struct("<3Q3H2x")  # number, folder, other folder, lengths of name, other name and steps
 DONE = struct.Struct("<Qi")  # number, error
-FORGET = b"!"  # the only step that needs no folder: nothing that is cached is true any more
+# Steps that need no folder.
+FORGET = b"!"  # nothing that is cached is true any more
+LOOK = b"?"  # who watches: their nodes follow the answer, 8 bytes each
 TIMEOUT = 30.0  # seconds; the host may be away, and asks again when it is back
-MOST = 4096
+MOST = 4096  # bytes of a task
+MOST_TOLD = DONE.size + 8 * watched.MOST
 AT_SYMLINK_NOFOLLOW, AT_EMPTY_PATH = 0x100, 0x1000  # linux/fcntl.h
 UTIME_NOW, UTIME_OMIT = (1 << 30) - 1, (1 << 30) - 2  # linux/stat.h
-NODE_HANDLE = 0x81  # linux/exportfs.h, FILEID_INO64_GEN: how FUSE names a node to open_by_handle_at(2)
 O_PATH = 0o10000000
 MS_REMOUNT, MS_NOSUID, MS_NODEV, MS_NOATIME = 32, 2, 4, 1024  # linux/mount.h
 
 
 class Repeater:
-    """The process, and the way to it. Belongs to one thread."""
+    """The process, and the way to it. Safe for several threads."""
 
-    def __init__(self, folder: str, close: tuple[int, ...]) -> None:
+    def __init__(self, folder: str, close: tuple[int, ...], unseen: Collection[str] = ()) -> None:
         """Of the mount at `folder`; `close` are descriptors that the process must not hold.
 
-        To be called before there are threads, for it forks. Raises OSError.
+        Processes that are `unseen`, by their numbers, watch nothing there. To be called before there are
+        threads, for it forks. Raises OSError.
         """
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.pid = os.fork()
@@ -44,33 +51,47 @@ class Repeater:
                 self._ours.close()
                 for handle in close:
                     os.close(handle)
-                Tasks(folder, theirs).run()
+                Tasks(folder, theirs, unseen).run()
             finally:
                 os._exit(1)
         theirs.close()
         self._ours.settimeout(TIMEOUT)
+        self._lock = threading.Lock()
 
     def carry_out(self, task: bytes) -> int:
         """The error that it ended with, 0 for none. Raises OSError when the process is gone."""
+        return self._ask(task, DONE.size)[0]
+
+    def look(self, number: bytes) -> tuple[int, bytes]:
+        """The nodes that are watched, 8 bytes each; with an error instead, any may be.
+
+        `number` is the host's, in 8 bytes. Raises OSError when the process is gone.
+        """
+        task = TASK.pack(int.from_bytes(number, "little"), 0, 0, 0, 0, len(LOOK)) + LOOK
+        return self._ask(task, MOST_TOLD)
+
+    def _ask(self, task: bytes, most: int) -> tuple[int, bytes]:
         [number] = struct.unpack_from("<Q", task)
-        self._ours.send(task)
-        while True:
-            try:
-                data = self._ours.recv(DONE.size)
-            except TimeoutError:
-                return errno.ETIMEDOUT
-            if len(data) < DONE.size:
-                raise ConnectionResetError(errno.ECONNRESET, "the process that repeats changes has ended")
-            done, error = DONE.unpack(data)
-            if done == number:  # else it is one that was given up
-                return int(error)
+        with self._lock:
+            self._ours.send(task)
+            while True:
+                try:
+                    data = self._ours.recv(most)
+                except TimeoutError:
+                    return errno.ETIMEDOUT, b""
+                if len(data) < DONE.size:
+                    raise ConnectionResetError(errno.ECONNRESET, "the process that repeats changes has ended")
+                done, error = DONE.unpack_from(data)
+                if done == number:  # else it is one that was given up
+                    return int(error), data[DONE.size :]
 
 
 class Tasks:
     """What runs in the process."""
 
-    def __init__(self, folder: str, orders: socket.socket) -> None:
+    def __init__(self, folder: str, orders: socket.socket, unseen: Collection[str]) -> None:
         self._folder = folder
+        self._unseen = unseen
         self._orders = orders
         self._mount: int | None = None
         self._steps: dict[int, Callable[[int, bytes], None]] = {
@@ -95,11 +116,15 @@ class Tasks:
             rest = task[TASK.size :]
             name, rest = rest[:name_length], rest[name_length:]
             steps = rest[other_length:]
+            told = b""
             try:
-                error = self._carry_out(folder, name, (other, rest[:other_length]), steps)
+                if steps == LOOK:
+                    error, told = self._look()
+                else:
+                    error = self._carry_out(folder, name, (other, rest[:other_length]), steps)
             except OSError as failed:
                 error = failed.errno or errno.EIO
-            self._orders.send(DONE.pack(number, error))
+            self._orders.send(DONE.pack(number, error) + told)
 
     def _carry_out(self, folder: int, name: bytes, other: tuple[int, bytes], steps: bytes) -> int:
         """The last error of its steps: who watches gets as much as there is. Raises OSError."""
@@ -118,6 +143,19 @@ class Tasks:
                     error = failed.errno or errno.EIO
         return error
 
+    def _look(self) -> tuple[int, bytes]:
+        """Raises OSError."""
+        found = watched.nodes(os.fstat(self._top()).st_dev, self._unseen)
+        if found is None:
+            return errno.EOVERFLOW, b""
+        return 0, struct.pack(f"<{len(found)}Q", *found)
+
+    def _top(self) -> int:
+        """The mount's own folder. Raises OSError."""
+        if self._mount is None:
+            self._mount = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return self._mount
+
     @contextlib.contextmanager
     def _opened(self, node: int):  # type: ignore[no-untyped-def]  # typing is not imported in the guest
         """A folder by the number that the host and this kernel have for it, wherever it is by now.
@@ -126,10 +164,8 @@ class Tasks:
         """
         import ctypes
 
-        if self._mount is None:
-            self._mount = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         handle = struct.pack("<IiIII", 12, NODE_HANDLE, node >> 32, node & 0xFFFFFFFF, 0)
-        found = self._library.open_by_handle_at(self._mount, handle, O_PATH | os.O_CLOEXEC)
+        found = self._library.open_by_handle_at(self._top(), handle, O_PATH | os.O_CLOEXEC)
         if found < 0:
             raise _error(ctypes.get_errno())
         try:

@@ -28,10 +28,12 @@ from proa_guest.fuse import (
     HEAD,
     HELLO,
     NOTIFY_ANTICIPATED,
+    NOTIFY_LOOK,
     NOTIFY_REPEAT,
     REPEATED,
     REQUEST,
     TOLD,
+    WATCHED,
     own_request,
     reply,
 )
@@ -347,6 +349,10 @@ class Relay:
             _, code, _ = HEAD.unpack_from(notice)
             if code == NOTIFY_REPEAT:
                 self._repeat(stream, notice[HEAD.size :])
+            elif code == NOTIFY_LOOK:
+                # Beside the notices that come after it, for it takes longer than they may be late.
+                arguments = (stream, notice[HEAD.size :])
+                threading.Thread(target=self._look, args=arguments, name="look", daemon=True).start()
             else:
                 # Mostly ENOENT: the kernel does not know, or has forgotten, what it is told of.
                 with contextlib.suppress(OSError):
@@ -357,12 +363,23 @@ class Relay:
                 told = 0
 
     def _repeat(self, stream: socket.socket, task: bytes) -> None:
-        try:
+        with self._or_end():
             error = self._repeater.carry_out(task)
-        except OSError as failed:
-            self._log(f"{failed.strerror}, so the relay ends too")  # the host's next stream begins anew
-            os._exit(1)
         self._send(stream, own_request(REPEATED, error, task[:8]))
+
+    def _look(self, stream: socket.socket, number: bytes) -> None:
+        with self._or_end():
+            error, nodes = self._repeater.look(number)
+        self._send(stream, own_request(WATCHED, error, number + nodes))
+
+    @contextlib.contextmanager
+    def _or_end(self):  # type: ignore[no-untyped-def]  # typing is not imported in the guest
+        """Without the process that repeats, the relay ends too: the host's next stream begins anew."""
+        try:
+            yield
+        except OSError as failed:
+            self._log(f"{failed.strerror}, so the relay ends too")
+            os._exit(1)
 
     def _send(self, stream: socket.socket, frame: bytes) -> None:
         with contextlib.suppress(OSError), self._sending:  # who reads the stream finds out

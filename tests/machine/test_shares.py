@@ -94,6 +94,23 @@ def test_who_watches_in_a_container_is_told_what_the_host_does(watched: Docker, 
     told("ATTRIB greeting")
 
 
+def test_who_watches_does_not_wait_for_what_nobody_watches(
+    watched: Docker, home: Home, project: Path
+) -> None:
+    def told() -> int:
+        return int(json.loads(home.ok("shares", "--json"))["events"])
+
+    (project / "built").mkdir()
+    assert watched("exec", "watcher", "ls", "/app/built").out == ""
+    before = told()
+    for number in range(600):
+        (project / f"built/{number}").write_text("x")
+    (project / "page.js").write_text("x")
+    _until(watched, "grep -q 'CREATE page.js' /tmp/told")
+    assert told() - before < 300
+    assert watched("exec", "watcher", "sh", "-c", "ls /app/built | wc -l; cat /app/built/599").out == "600\nx"
+
+
 def test_who_watches_is_told_what_changed_in_a_sleep(watched: Docker, home: Home, project: Path) -> None:
     home.ok("suspend")
     (project / "greeting").write_text("changed in its sleep\n")

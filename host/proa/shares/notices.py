@@ -2,6 +2,10 @@
 
 A name is told once, however often it changes before the guest has taken it in; so what waits is bounded by
 how many names there are in the folders that the guest knows, and repeats by a number.
+
+Repeats are made one after the other, each some turns between the guest and here. Only who watches needs
+them: so where many wait, the guest is asked once who does, and what nobody watches is left out. That answer
+holds for all that happened before the question: whoever began to watch later has found it done.
 """
 
 from __future__ import annotations
@@ -28,6 +32,8 @@ MAKES = {
     stat.S_IFREG: b"f", stat.S_IFDIR: b"d", stat.S_IFLNK: b"l", stat.S_IFIFO: b"p", stat.S_IFSOCK: b"s",
 }  # fmt: skip
 FORGET = b"!"
+MANY = 32  # repeats waiting that are worth a look at who watches; it costs about as much as ten of them
+MOST_MANY = 4096  # as many, where it was found again and again that most are watched
 Send = Callable[[int, bytes], None]  # a notice's code and its body; raises OSError
 
 
@@ -48,6 +54,8 @@ class Repeat:
     source: Node | None = None  # what a move has moved
     failed: Callable[[], None] | None = None
     overtaken: bool = False  # by the guest, which has changed one of its names itself
+    since: int = 0  # counts with `number`: when the last of its changes was taken in
+    wanted: bool = False  # somebody watches
 
     @property
     def places(self) -> list[Place]:
@@ -58,10 +66,29 @@ class Repeat:
     def names(self) -> list[tuple[int, bytes]]:
         return [(folder.number, name) for folder, name in self.places]
 
+    def is_told(self, watched: frozenset[int]) -> bool:
+        """Whether it is more than nothing to those who watch these nodes: of its folders, or its files."""
+        if self.steps == FORGET or self.failed is not None:
+            return True
+        to = self.to[0] if self.to is not None else None
+        nodes = (self.folder, to, self.folder.names.get(self.name), self.before, self.source)
+        return any(node is not None and node.number in watched for node in nodes)
+
     @property
     def body(self) -> bytes:
         to = (self.to[0].number, self.to[1]) if self.to is not None else (0, b"")
         return protocol.repeat(self.number, self.folder.number, self.name, to, self.steps)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The question who watches."""
+
+    number: int  # counts with those of the repeats
+
+    @property
+    def body(self) -> bytes:
+        return protocol.look(self.number)
 
 
 @contextmanager
@@ -78,7 +105,7 @@ def or_end(what: str) -> Iterator[None]:
 
 
 _Key = tuple[str, int, bytes]
-_Item = tuple[int, _Key, int] | Repeat  # what is under way
+_Item = tuple[int, _Key, int] | Repeat | Look  # what is under way
 
 
 class Outbox:
@@ -94,6 +121,9 @@ class Outbox:
         self._send: Send | None = None
         self._next = 1
         self.current: Repeat | None = None  # the one that the guest is at
+        self._look: Look | None = None  # which the guest is at
+        self._many = MANY
+        self._wanted = 0  # how many are, of those that wait
         self.told = self.repeated = self.lost = 0  # counts, for people
         self._thread: threading.Thread | None = None
 
@@ -122,7 +152,9 @@ class Outbox:
         if self.current is not None:
             self._repeats[self.current.number] = self.current
             self._repeats.move_to_end(self.current.number, last=False)
+            self._wanted += self.current.wanted
             self.current = None
+        self._look = None
 
     def arrived(self, count: int) -> None:
         with self._ready:
@@ -143,6 +175,22 @@ class Outbox:
             repeat.failed()
         for place in repeat.places if repeat.overtaken else ():
             self.entry(*place, expire=True)
+
+    def watched(self, number: int, nodes: frozenset[int] | None) -> None:
+        """The guest's answer: these nodes are watched, or any may be. What nobody watches is not repeated."""
+        with self._ready:
+            if self._look is None or self._look.number != number:
+                return
+            self._look = None
+            decided = [one for one in self._repeats.values() if one.since < number and not one.wanted]
+            for repeat in decided:
+                repeat.wanted = nodes is None or repeat.is_told(nodes)
+                self._wanted += repeat.wanted
+                if not repeat.wanted:
+                    self._drop(repeat)
+            kept = sum(repeat.wanted for repeat in decided)
+            self._many = min(2 * self._many, MOST_MANY) if 2 * kept > len(decided) else MANY
+            self._ready.notify_all()
 
     def unsettled(self) -> list[tuple[int, bytes]]:
         """Folder and name (empty: the node itself) of what the guest may not have been told."""
@@ -196,7 +244,7 @@ class Outbox:
         with self._ready:
             repeat = self._open.get((folder.number, name))
             if repeat is not None and repeat.found is None and repeat.before is not None:
-                repeat.steps, repeat.found = repeat.steps + step, found
+                repeat.steps, repeat.found, repeat.since = repeat.steps + step, found, self._next
             else:
                 self._add(folder, name, step, found=found)
 
@@ -205,8 +253,9 @@ class Outbox:
             repeat = self._open.get((folder.number, name))
             if repeat is None:
                 self._add(folder, name, step)
-            elif step not in repeat.steps:
-                repeat.steps += step
+            else:
+                repeat.since = self._next
+                repeat.steps += step if step not in repeat.steps else b""
 
     def moved(
         self,
@@ -247,8 +296,11 @@ class Outbox:
 
     def _drop(self, repeat: Repeat) -> None:
         self._settle(repeat)
-        self._repeats.pop(repeat.number, None)
-        self._open.pop((repeat.folder.number, repeat.name), None)
+        if self._repeats.pop(repeat.number, None) is not None:
+            self._wanted -= repeat.wanted
+        key = (repeat.folder.number, repeat.name)
+        if self._open.get(key) is repeat:
+            del self._open[key]
 
     def _add(
         self,
@@ -269,7 +321,7 @@ class Outbox:
             if failed is not None:
                 failed()
             return
-        repeat = Repeat(self._next, folder, name, steps, found, before, to, source, failed)
+        repeat = Repeat(self._next, folder, name, steps, found, before, to, source, failed, since=self._next)
         self._next += 1
         self._repeats[repeat.number] = repeat
         self._open[folder.number, name] = repeat
@@ -290,10 +342,10 @@ class Outbox:
             self.told += 1
         assert send is not None
         try:
-            if isinstance(item, Repeat):
-                send(Notice.REPEAT, item.body)
-            else:
+            if isinstance(item, tuple):
                 send(item[0], _body(item))
+            else:
+                send(Notice.REPEAT if isinstance(item, Repeat) else Notice.LOOK, item.body)
         except OSError as error:
             log.debug("a notice waits for the next stream: %s", error)
             with self._ready:
@@ -303,7 +355,7 @@ class Outbox:
     def _something(self) -> bool:
         if self._send is None or len(self._under_way) >= WINDOW:
             return False
-        return bool(self._waiting or (self._repeats and self.current is None))
+        return bool(self._waiting or (self._repeats and self.current is None and not self._look))
 
     def _take(self) -> _Item:
         """What is next, under way from here on; a repeat comes after all invalidations."""
@@ -312,8 +364,12 @@ class Outbox:
             key, value = self._waiting.popitem(last=False)
             code = Notice.INVAL_ENTRY if key[0] == "entry" else Notice.INVAL_INODE
             item = (code, key, value)
+        elif len(self._repeats) - self._wanted >= self._many:
+            item = self._look = Look(self._next)
+            self._next += 1
         else:
             _, item = self._repeats.popitem(last=False)
+            self._wanted -= item.wanted
             if self._open.get((item.folder.number, item.name)) is item:
                 del self._open[item.folder.number, item.name]
             self.current = item

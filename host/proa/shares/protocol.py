@@ -95,6 +95,7 @@ class Op(enum.IntEnum):
     TOLD = 0x50520002  # so many more notices have reached the kernel
     REPEATED = 0x50520003  # a change was repeated
     RELEASED = 0x50520004  # handles that were kept are closed
+    WATCHED = 0x50520005  # the nodes that somebody in the guest watches
 
 
 _GIVES_ENTRY = frozenset((Op.LOOKUP, Op.SYMLINK, Op.MKNOD, Op.MKDIR, Op.LINK, Op.CREATE))
@@ -107,6 +108,7 @@ class Notice(enum.IntEnum):
     INVAL_ENTRY = 3
     REPEAT = 0x5001
     ANTICIPATED = 0x5002
+    LOOK = 0x5003
 
 
 class InitFlag(enum.IntFlag):
@@ -371,6 +373,17 @@ def repeat(number: int, folder: int, name: bytes, to: tuple[int, bytes], steps: 
     """What the relay is to do in the mount; its answer is REPEATED with the same number."""
     head = REPEAT_OUT.pack(number, folder, to[0], len(name), len(to[1]), len(steps))
     return head + name + to[1] + steps
+
+
+def look(number: int) -> bytes:
+    """The relay is to look who watches; its answer is WATCHED with the same number."""
+    return number.to_bytes(8, "little")
+
+
+def watched(body: memoryview) -> tuple[int, frozenset[int]]:
+    """That answer: the number, and nodes. Raises FrameError."""
+    number, *nodes = fields(f"<Q{max(0, len(body) // 8 - 1)}Q", body)
+    return number, frozenset(nodes)
 
 
 def out_header(unique: int, number: int, length: int) -> bytes:

@@ -44,7 +44,7 @@ _LONG = frozenset((Op.FSYNC, Op.FSYNCDIR, Op.SYNCFS, Op.FALLOCATE, Op.COPY_FILE_
 LONG = 0.01  # seconds that an answer may take before another thread reads
 _MUCH = 64 << 10  # bytes whose copying another thread's waking is worth
 _AT_ONCE = 2 * _MUCH  # bytes to read while it is not known how long the frame is
-_OF_THE_RELAY = frozenset((Op.HELLO, Op.TOLD, Op.REPEATED, Op.RELEASED))
+_OF_THE_RELAY = frozenset((Op.HELLO, Op.TOLD, Op.REPEATED, Op.RELEASED, Op.WATCHED))
 
 
 class Answers:
@@ -373,6 +373,9 @@ class Server:
             self._operations.handles.close(request.body)
         elif request.op == Op.REPEATED:
             outbox.repeat_ended(protocol.fields("<Q", request.body)[0], request.pid)
+        elif request.op == Op.WATCHED:
+            number, nodes = protocol.watched(request.body)
+            outbox.watched(number, nodes if not request.pid else None)
         else:
             outbox.begin(lambda code, body: channel.write(0, -code, body))
             self._operations.hear_changes(request.pid)
