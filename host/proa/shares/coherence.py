@@ -6,6 +6,8 @@ import logging
 import posixpath
 import threading
 import time
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from proa.shares.comparison import Comparison
 from proa.shares.news import News
@@ -22,6 +24,8 @@ PATIENCE = 0.005  # seconds that the second half of a move may come later than t
 # Seconds after changes in which more gather. Most are the guest's own, three for each file that it makes: to
 # follow each at once would have whoever answers the guest wait for this thread as often.
 GATHERED = 0.003
+OWN_GATHERED = 0.02  # where all were
+_WRITTEN = (Kind.MODIFIED, Kind.CLOSED)
 
 
 class Coherence:
@@ -79,7 +83,7 @@ class Coherence:
                     let_go = time.monotonic()
                 self._since, self._following = began, False
                 if changes:
-                    pause.wait(GATHERED)
+                    pause.wait(OWN_GATHERED if self._outbox.quiet() else GATHERED)
 
     def _begin(self) -> None:
         self._following = True
@@ -125,7 +129,7 @@ class Coherence:
         seen = [change for change in seen if self._is_seen(change)]
         sources = {change.cookie: change for change in seen if change.kind & Kind.MOVED_FROM}
         paired = {change.cookie for change in seen if change.kind & Kind.MOVED_TO} & sources.keys()
-        for change in changes:
+        for change in _written_once(changes):
             if change.kind & Kind.OVERFLOW:
                 self._overflow()
                 continue
@@ -242,3 +246,21 @@ class Coherence:
             self._gone_again.add(place)
         else:
             self._news.made(*place, found, replaces=kind == Kind.MOVED_TO)
+
+
+def _written_once(changes: Iterable[Change]) -> Iterator[Change]:
+    """As they are, but for what was written to a file and closed in a row: that is looked at once."""
+    before: Change | None = None
+    for change in changes:
+        if before is not None:
+            if change.name == before.name and change.watch == before.watch and change.kind in _WRITTEN:
+                before = replace(before, kind=before.kind | change.kind)
+                continue
+            yield before
+            before = None
+        if change.name and change.kind in _WRITTEN:
+            before = change
+        else:
+            yield change
+    if before is not None:
+        yield before

@@ -39,6 +39,10 @@ class News:
     def content(self, folder: Node, name: bytes, kind: Kind) -> None:
         if self._tree.hides(folder, name) or self._own.defers(folder, name, kind):
             return
+        node = folder.names.get(name)
+        # Most is the guest's own: all that it writes is told here too.
+        if node is not None and node.own and self._own.is_own(node, kind, lambda: self.look(folder, name)):
+            return
         found = self.status(folder, name)
         if found is None:
             return  # that it has gone is told as well

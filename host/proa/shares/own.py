@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from proa.shares.nodes import Node, Place
 from proa.shares.protocol import Refused
+from proa.shares.tree import identity
 from proa.shares.watches import Watches, stamp
 from proa.system.beneath import Status
 from proa.system.watching import Kind
@@ -169,8 +170,11 @@ class OwnChanges:
             if node.changing:
                 node.missed |= kind
                 return True
-            now = _stamp(found)
-            return now is None or node.own == now
+            try:
+                now = found()
+            except (OSError, Refused):
+                return True
+            return node.own == stamp(now) and node.identity == identity(now)
 
     def told(self, node: Node, found: Status, *, content: bool) -> None:
         """The guest is about to be told that it is to ask anew; it looked so before."""
