@@ -131,6 +131,7 @@ def test_a_stop_comes_before_a_start_of_our_own(running: Home) -> None:
     assert running.status()["state"] == "stopped", "not even a new agent starts it"
 
 
+@pytest.mark.long
 def test_a_guest_panic_is_seen_named_and_healed(running: Home) -> None:
     running.proa("shell", "--", "sh", "-c", "echo c > /proc/sysrq-trigger", timeout=60)
     status = wait_until(lambda: _with_problem(running, "guest-panicked"), 20, "the panic was seen")

@@ -79,9 +79,8 @@ KINDS: dict[str, tuple[str, ...]] = {
 }
 
 
-@pytest.mark.parametrize(
-    "kind", ["bridge", *(pytest.param(kind, marks=pytest.mark.long) for kind in KINDS if kind != "bridge")]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("kind", KINDS)
 def test_nothing_of_the_guest_is_open(docker: Docker, kind: str) -> None:
     """Also of its bridge's address, where containers see the guest."""
     bridge = docker("network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}").out
