@@ -55,6 +55,8 @@ def measure(world: World) -> list[Figure]:
                 _round(times if number else _Times(), "ours", place)
             with _sshfs(folder / "sshfs", folder / "at-sshfs") as place:
                 _round(times if number else _Times(), "sshfs", place)
+        plain, ours = (BIG / 1e6 / times.median(kind, "write") for kind in ("plain", "ours"))
+        world.say(f"writing: {plain:.0f} MB/s to the folder itself, {ours:.0f} MB/s through the mount")
         return [*_compared(times), *_alone(folder)]
 
 
@@ -83,7 +85,7 @@ def _round(times: _Times, kind: str, place: Path) -> None:
         times.add(kind, "later status", STATUS, place)
     times.add(kind, "later find", FIND, place)
     times.add(kind, "new files", NEW, place)
-    if kind == "ours":
+    if kind != "sshfs":
         times.add(kind, "write", WRITE, place)
     subprocess.run(["sh", "-c", "rm -rf new big"], cwd=place, check=True, timeout=TIMEOUT)
 
