@@ -19,9 +19,8 @@ from pathlib import Path
 
 from tests.bench.figures import Figure
 from tests.bench.mounts import repository, require_sftp, sftp_client
-from tests.bench.world import World
+from tests.bench.world import Docker, World
 from tests.support import debian_images
-from tests.support.commands import run
 from tests.support.homes import wait_until
 from tests.support.npm import EXPRESS
 
@@ -90,7 +89,7 @@ def measure(world: World) -> list[Figure]:
         stack.enter_context(_device_of_9p(world, folder))
         world.home.ok("start")
         debian_images.save("library/node", folder / "node.tar", world.say)
-        docker = _Docker(world)
+        docker = Docker(world)
         docker("load", "-i", str(folder / "node.tar"))
         (folder / "node.tar").unlink()
         for kind in ("sftp", "9p"):
@@ -109,15 +108,6 @@ def measure(world: World) -> list[Figure]:
         docker("rm", "-f", "filler", "9p", *where)
         docker("volume", "rm", "disk", "npm")
     return figures
-
-
-class _Docker:
-    def __init__(self, world: World) -> None:
-        self._world = world
-
-    def __call__(self, *words: str) -> str:
-        argv = (str(self._world.docker), *words)
-        return run(argv, timeout=TIMEOUT, env=self._world.docker_environ).check().out
 
 
 @contextmanager
@@ -152,7 +142,7 @@ def _restart(world: World, path: str) -> None:
     world.home.environ["PATH"] = path
 
 
-def _mount_9p(world: World, docker: _Docker) -> None:
+def _mount_9p(world: World, docker: Docker) -> None:
     """A container `9p` that has it at /tmp/at, cached as long as can be."""
     world.home.ok("shell", "--", "modprobe", "-a", "9p", "9pnet_virtio")
     docker("run", "-d", "--name", "9p", "--privileged", "node:18", "sleep", "inf")
@@ -161,7 +151,7 @@ def _mount_9p(world: World, docker: _Docker) -> None:
 
 
 @contextmanager
-def _sshfs(world: World, docker: _Docker, folder: Path) -> Iterator[None]:
+def _sshfs(world: World, docker: Docker, folder: Path) -> Iterator[None]:
     """A container `sshfs` that has `folder` at /tmp/at by it."""
     rights = ("--device", "/dev/fuse", "--cap-add", "SYS_ADMIN", "--security-opt", "apparmor=unconfined")
     docker("run", "-d", "--name", "sshfs", *rights, "node:18", "sleep", "inf")
@@ -176,7 +166,7 @@ def _sshfs(world: World, docker: _Docker, folder: Path) -> Iterator[None]:
             docker("rm", "-f", "sshfs")
 
 
-def _files(world: World, docker: _Docker, where: Sequence[str]) -> list[Figure]:
+def _files(world: World, docker: Docker, where: Sequence[str]) -> list[Figure]:
     times: dict[str, dict[str, list[float]]] = {kind: {} for kind in where}
     found = []
     for _ in range(ROUNDS):
@@ -210,7 +200,7 @@ def _forget_files(world: World) -> None:
     world.home.ok("shell", "--", "sh", "-c", "sync; echo 3 > /proc/sys/vm/drop_caches")
 
 
-def _status(world: World, docker: _Docker, where: Sequence[str]) -> list[Figure]:
+def _status(world: World, docker: Docker, where: Sequence[str]) -> list[Figure]:
     """`git status`, with nothing in the guest's memory, once more, and when all has been asked for."""
     times = _statuses(world, docker, where)
     taken = {key: statistics.median(each) for key, each in times.items()}
@@ -225,7 +215,7 @@ def _status(world: World, docker: _Docker, where: Sequence[str]) -> list[Figure]
     return [figure("first", "sshfs", 1 / 4), figure("later", "disk", 1.2)]
 
 
-def _statuses(world: World, docker: _Docker, where: Sequence[str]) -> dict[tuple[str, str], list[float]]:
+def _statuses(world: World, docker: Docker, where: Sequence[str]) -> dict[tuple[str, str], list[float]]:
     """The seconds that each took, by when and where; all must have found the same."""
     times: dict[tuple[str, str], list[float]] = {}
     found = set()
@@ -235,8 +225,9 @@ def _statuses(world: World, docker: _Docker, where: Sequence[str]) -> dict[tuple
         found.add(told["found"])
         times.setdefault((when, kind), []).append(told["took"])
 
+    quick = [kind for kind in where if kind != "sshfs"]  # there it takes minutes
     for number in range(ROUNDS + 1):
-        for kind in where if number < 2 else [kind for kind in where if kind != "sshfs"]:  # it takes minutes
+        for kind in where if number < 2 else quick:
             _forget_files(world)
             status("first", kind)
             status("second", kind)
@@ -251,7 +242,7 @@ def _statuses(world: World, docker: _Docker, where: Sequence[str]) -> dict[tuple
     return times
 
 
-def _npm(docker: _Docker, where: Mapping[str, str]) -> list[Figure]:
+def _npm(docker: Docker, where: Mapping[str, str]) -> list[Figure]:
     """The packages are there already: no network is measured. In whole seconds, of many."""
     docker(
         "exec", "disk", "sh", "-c", f"cd /tmp/at && npm init -y >/dev/null && npm install --silent {EXPRESS}"

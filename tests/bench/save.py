@@ -18,8 +18,7 @@ from proa.link.loopback import Loopback
 from proa.link.pool import LinkPool
 from proa.system.tasks import Tasks
 from tests.bench.figures import Figure
-from tests.bench.world import World
-from tests.support.commands import run
+from tests.bench.world import Docker, World
 from tests.support.links import Streams, streams
 
 SIZE = 500 << 20
@@ -33,8 +32,7 @@ def measure(world: World) -> list[Figure]:
     world.home.ok("start")
     archive = world.home.folder / "rootfs.tar"
     _make_archive(archive)
-    argv = [str(world.docker), "import", str(archive), IMAGE]
-    run(argv, timeout=TIMEOUT, env=world.docker_environ).check()
+    Docker(world)("import", str(archive), IMAGE)
     archive.unlink()
     through, raw = asyncio.run(_compare(world))
     figure = Figure("docker save through the agent over the raw link", through, "MB/s", 0.85, raw, floor=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from proa.machine.sleep.images import ImageFolder
 from tests.bench import starts
 from tests.bench.figures import Figure
-from tests.bench.world import QUIET, World, cpu_at_rest, seconds
+from tests.bench.world import QUIET, Docker, World, cpu_at_rest, seconds
 from tests.support import debian_images
 from tests.support.commands import run
 from tests.support.homes import PROA, wait_until
@@ -79,7 +79,8 @@ def _start_without_agent(world: World) -> float:
 
 def _wakes(world: World, warm: float) -> list[Figure]:
     port = free_port()
-    _docker(world, "run", "-d", "--name", "page", "-p", f"{port}:80", "proa/welcome")
+    docker = Docker(world)
+    docker("run", "-d", "--name", "page", "-p", f"{port}:80", "proa/welcome")
     page = f"http://127.0.0.1:{port}/"
     wait_until(lambda: run(["curl", "-sf", page], timeout=20).status == 0, 60, "the page is there")
 
@@ -93,16 +94,12 @@ def _wakes(world: World, warm: float) -> list[Figure]:
     assert agent is not None
     spent = cpu_at_rest(agent)
     assert world.home.hypervisors() == [], "nothing runs while it sleeps"
-    _docker(world, "rm", "-f", "page")
+    docker("rm", "-f", "page")
     return [
         Figure("docker ps of a sleeping machine over a warm start", listed, "s", 1.2, warm),
         Figure("a page of a sleeping machine over a warm start", fetched, "s", 1.2, warm),
         Figure(f"CPU of the agent over {QUIET:.0f} s of sleep", spent, "s", 0.01),
     ]
-
-
-def _docker(world: World, *words: str) -> None:
-    run([str(world.docker), *words], timeout=300, env=world.docker_environ).check()
 
 
 def _full(world: World) -> list[Figure]:
@@ -134,18 +131,19 @@ def _in_use(world: World) -> int:
 
 def _given_back(world: World) -> list[Figure]:
     """1 GiB written and freed in a container, after a restore: what the host still holds 30 s later."""
+    docker = Docker(world)
     with tempfile.TemporaryDirectory(prefix="proa-bench-") as folder:
         archive = Path(folder) / "busybox.tar"
         debian_images.save("library/busybox", archive, world.say)
-        _docker(world, "load", "-i", str(archive))
-    _docker(world, "run", "-d", "--name", "load", "busybox", "sleep", "1000")
+        docker("load", "-i", str(archive))
+    docker("run", "-d", "--name", "load", "busybox", "sleep", "1000")
     before = _settled(world)
     # It has all of it in memory at once.
-    _docker(world, "exec", "load", "dd", "if=/dev/zero", "of=/dev/null", f"bs={LOAD}M", "count=1")
+    docker("exec", "load", "dd", "if=/dev/zero", "of=/dev/null", f"bs={LOAD}M", "count=1")
     deadline = time.monotonic() + 30
     while (after := _held(world)) > before * 1.15 and time.monotonic() < deadline:
         time.sleep(0.5)
-    _docker(world, "rm", "-f", "load")
+    docker("rm", "-f", "load")
     return [Figure("memory held 30 s after 1 GiB was freed", after / MIB, "MiB", 1.15, before / MIB)]
 
 

@@ -16,6 +16,7 @@ from tests.support.commands import run
 from tests.support.homes import PROA, Home
 
 CPUS, MEMORY = 1, 2048  # of both guests that are compared; MiB
+DOCKER_TIMEOUT = 600.0  # seconds: git over sshfs in an emulated guest takes minutes
 QUIET = 60.0  # seconds over which what rests is watched
 
 
@@ -63,6 +64,17 @@ class World:
     @property
     def docker_environ(self) -> dict[str, str]:
         return {**self.home.environ, "DOCKER_HOST": f"unix://{self.socket}"}
+
+
+class Docker:
+    """The Docker CLI on that machine: called with its words it must succeed, and gives what it printed."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def __call__(self, *words: str) -> str:
+        argv = (str(self._world.docker), *words)
+        return run(argv, timeout=DOCKER_TIMEOUT, env=self._world.docker_environ).check().out
 
 
 def cpu_at_rest(pid: int, after: float = 2.0) -> float:
