@@ -194,7 +194,11 @@ class Anticipated:
 
     def _closed(self, node: int, request: memoryview) -> bytes | None:
         handle, _, flags = RELEASE_IN.unpack_from(request, REQUEST.size)
-        if flags & ENDS_A_LOCK or not self.open.close(node, handle, self._clock()):
+        if flags & ENDS_A_LOCK:
+            return None
+        if self.open.close_late(handle):
+            self.open.drop(node)
+        elif not self.open.close(node, handle, self._clock()):
             return None
         self._contents.drop(node)
         return b""
@@ -348,9 +352,9 @@ class Anticipated:
         """Requests that tell the host of what is not needed any more; they go before any other."""
         return self.forgotten() + self.closed()
 
-    def closed(self) -> bytes:
-        """The one that tells of handles that are kept no more; empty where there are none."""
-        gone = self.open.gone()
+    def closed(self, *, all_of_them: bool = False) -> bytes:
+        """The one that tells of handles that are kept no more; empty while there are none, or few late ones."""
+        gone = self.open.gone(all_of_them=all_of_them)
         return own_request(RELEASED, body=b"".join(map(NUMBER.pack, gone))) if gone else b""
 
     def forgotten(self, *, all_of_them: bool = False) -> bytes:

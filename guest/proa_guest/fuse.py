@@ -9,6 +9,8 @@ REQUEST = struct.Struct("<IIQQIIIHH")  # length, op, request, node, uid, gid, pi
 # Of ours: notices that are no kernel's, and what the relay itself sends to the host.
 NOTIFY_REPEAT, NOTIFY_ANTICIPATED, NOTIFY_LOOK = 0x5001, 0x5002, 0x5003
 HELLO, TOLD, REPEATED, RELEASED, WATCHED = 0x50520001, 0x50520002, 0x50520003, 0x50520004, 0x50520005
+# In a handle's number, by the host: that it is closed may be told a moment late, together with others.
+CLOSED_LATE = 1 << 62
 
 
 def own_request(op: int, number: int = 0, body: bytes = b"") -> bytes:

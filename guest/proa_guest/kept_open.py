@@ -1,14 +1,20 @@
-"""Files that stay open on the host for a moment after the guest has closed them, so that opening one again
-costs no round trip: programs read the same files again and again.
+"""Files that stay open on the host for a moment after the guest has closed them.
 
-Only such as the host says, and only for reading: then there is nothing that a later close would have to end.
+Those that were read, as far as the host says so, in order that opening one again costs no round trip: programs
+read the same files again and again. And for some milliseconds those that were written, as far as the host
+marks their handles, in order that the host is told of many at once: who unpacks an archive, or builds, closes
+one after the other. What ends a lock is never kept.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
+
+from proa_guest.fuse import CLOSED_LATE
 
 MOST = 1024  # descriptors of the host's: what a compiler or git goes through again and again
+MOST_LATE = 64  # after which the host is told with the next request
+TOLD = 1024  # handles that are told of once more where a stream broke: more than can have been lost with it
 
 
 class KeptOpen:
@@ -20,6 +26,8 @@ class KeptOpen:
         self._kept: OrderedDict[int, tuple[int, float]] = OrderedDict()
         self._of: dict[int, list[int]] = {}  # file to its kept handles
         self._gone: list[int] = []
+        self._late: list[int] = []
+        self._told: deque[int] = deque(maxlen=TOLD)
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -54,6 +62,17 @@ class KeptOpen:
             self._end(next(iter(self._kept)))
         return True
 
+    def close_late(self, handle: int) -> bool:
+        """Whether the host may be told later that it is closed: `late` says how many that are by now."""
+        if not handle & CLOSED_LATE:
+            return False
+        self._late.append(handle)
+        return True
+
+    @property
+    def late(self) -> int:
+        return len(self._late)
+
     def drop(self, node: int) -> None:
         """The file has changed, or is known no more: what is open may be all that is left of it."""
         for handle in tuple(self._of.get(node, ())):
@@ -68,15 +87,18 @@ class KeptOpen:
             self._end(handle)
 
     def drop_all(self) -> None:
-        """The host may be another one."""
-        self._gone += self._kept
+        """The host may be another one, and not have heard the last that the one before was told."""
+        self._gone += [*self._told, *self._kept]
         self._in_use.clear()
         self._kept.clear()
         self._of.clear()
 
-    def gone(self) -> list[int]:
-        """Handles that the host is to close; each is told once."""
-        gone, self._gone = self._gone, []
+    def gone(self, *, all_of_them: bool = False) -> list[int]:
+        """Handles that the host is to close, each told once: none while there are but a few late ones."""
+        if not (self._gone or all_of_them or len(self._late) >= MOST_LATE):
+            return []
+        gone, self._gone, self._late = self._gone + self._late, [], []
+        self._told.extend(gone)
         return gone
 
     def _end(self, handle: int) -> None:

@@ -62,6 +62,9 @@ NEVER_THERE = (
     b"security."  # attributes that the host refuses, and that the kernel asks for with each new file
 )
 KEPT = 2.0  # seconds that a file stays open on the host for the next who reads it
+# Seconds after which the host hears that a written file is closed: less than it takes to end a container, so
+# that what it leaves can be run on the host.
+LATE = 0.01
 ACKNOWLEDGE = 32  # notices after which the host is told that they have arrived
 
 
@@ -178,6 +181,7 @@ class Relay:
         self._lock = threading.Lock()
         self._there = threading.Condition(self._lock)
         self._kept = threading.Condition(self._lock)
+        self._late = threading.Condition(self._lock)
         self._stream: socket.socket | None = None
         self._locked = Locked()  # only the thread that reads the kernel's requests asks it
         self._anticipated = Anticipated()  # `_lock` is held until the kernel has got what it says
@@ -185,6 +189,7 @@ class Relay:
         threading.Thread(target=self._from_kernel, name="from the kernel", daemon=True).start()
         threading.Thread(target=self._tell, name="notices", daemon=True).start()
         threading.Thread(target=self._let_go, name="kept files", daemon=True).start()
+        threading.Thread(target=self._close, name="closed files", daemon=True).start()
 
     def take(self, stream: socket.socket) -> None:
         """Use this stream from now on instead of any before it."""
@@ -267,6 +272,8 @@ class Relay:
                 return False
             if len(self._anticipated.open) == 1:
                 self._kept.notify()
+            if self._anticipated.open.late == 1:
+                self._late.notify()
             try:
                 os.write(self._device, answer)
             except FileNotFoundError:
@@ -285,9 +292,23 @@ class Relay:
                     self._kept.wait()
                 self._kept.wait(KEPT)
                 self._anticipated.open.drop_since(time.monotonic() - KEPT)
-                closed, stream = self._anticipated.closed(), self._stream
-            if closed and stream is not None:
-                self._send(stream, closed)
+            self._tell_closed()
+
+    def _close(self) -> None:
+        """Have files closed that were written to, together with those that follow within a moment."""
+        pause = threading.Event()
+        while True:
+            with self._lock:
+                while not self._anticipated.open.late:
+                    self._late.wait()
+            pause.wait(LATE)
+            self._tell_closed()
+
+    def _tell_closed(self) -> None:
+        with self._lock:
+            closed, stream = self._anticipated.closed(all_of_them=True), self._stream
+        if closed and stream is not None:
+            self._send(stream, closed)
 
     def _from_host(self, stream: socket.socket) -> None:
         """Write each reply to the kernel, whole, as it wants them."""

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping
 
 from proa.shares.nodes import Handle, Listing, Node
-from proa.shares.protocol import FrameError, Refused, Request, fields
+from proa.shares.protocol import CLOSED_LATE, FrameError, Refused, Request, fields
 from proa.shares.records import Closed, Opened
 from proa.shares.tree import Tree, identity
 from proa.system import beneath
@@ -35,6 +35,8 @@ class Handles:
         if len(self.held) + len(self._closed) >= MOST_HANDLES:
             raise Refused("EMFILE")
         number = self.new_number()
+        if isinstance(handle, Handle) and handle.writable and not beneath.CLOSING_SETS_TIMES:
+            number |= CLOSED_LATE
         self._put(number, handle)
         try:
             self._tree.still_shared(handle.node)  # now that follow_shares would find it
@@ -149,11 +151,15 @@ class Handles:
         return b""
 
     def close(self, numbers: Body) -> None:
-        """Files that the relay has kept. Raises FrameError."""
+        """Files that the relay has kept, or has told of late; one that is closed already is left alone.
+
+        Raises FrameError.
+        """
         if len(numbers) % 8:
             raise FrameError("a list of handles ends too early")
         for (number,) in struct.iter_unpack("<Q", numbers):
-            self._release(number)
+            if number in self.held or number in self._closed:
+                self._release(number)
 
     def _release(self, number: int) -> None:
         self._closed.pop(number, None)

@@ -27,6 +27,8 @@ INVAL_ENTRY_OUT = struct.Struct("<Q2I")
 REPEAT_OUT = struct.Struct("<3Q3H2x")
 ANTICIPATED_OUT = struct.Struct("<3Q3I")
 NEW, CONTENT, LISTING = 1, 2, 3  # what is anticipated of it
+# In a handle's number: that it is closed may be told a moment late, together with others (Op.RELEASED).
+CLOSED_LATE = 1 << 62
 INIT_IN = struct.Struct("<4I")
 INIT_OUT = struct.Struct("<4I2H2I2H2I24x")
 ATTR = struct.Struct("<6Q10I")
@@ -94,7 +96,7 @@ class Op(enum.IntEnum):
     HELLO = 0x50520001  # it can carry notices; the process that repeats changes
     TOLD = 0x50520002  # so many more notices have reached the kernel
     REPEATED = 0x50520003  # a change was repeated
-    RELEASED = 0x50520004  # handles that were kept are closed
+    RELEASED = 0x50520004  # handles that were kept, or may be closed late, are closed
     WATCHED = 0x50520005  # the nodes that somebody in the guest watches
 
 

@@ -15,6 +15,7 @@ from proa.shares import journal, records
 from proa.shares.locks import Key
 from proa.shares.nodes import Node, Place, Root, as_record
 from proa.shares.owners import Owner
+from proa.shares.protocol import CLOSED_LATE
 from proa.shares.records import Record, data, text
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ def load(path: Path, operations: Operations, answers: Answers, left: Mapping[int
         for number, opened in replayed.opened.items()
         if opened.node in nodes
     ]
-    numbers = (*replayed.opened, *(record.number for record in replayed.locks.values()))
+    numbers = [number & ~CLOSED_LATE for number in replayed.opened]
+    numbers += [record.number for record in replayed.locks.values()]
     operations.handles.restore(kept, max(began.next_handle, *numbers, 0) + apart, left)
     operations.locks.restore(replayed.locks, nodes, left)
     tree = operations.tree

@@ -10,18 +10,20 @@ import pytest
 from proa_guest import anticipated
 from proa_guest.anticipated import (
     CONTENT,
+    ENDS_A_LOCK,
     FORGET,
     GETATTR,
     INVAL_INODE,
     LINK,
     OPEN,
+    RELEASE,
     RENAME,
     RESENT,
     SETATTR,
     UNLINK,
     Anticipated,
 )
-from proa_guest.fuse import HEAD, RELEASED, REQUEST
+from proa_guest.fuse import CLOSED_LATE, HEAD, RELEASED, REQUEST
 from tests.support.relayed import (
     ATTRIBUTES_OF_FILE,
     FILE,
@@ -190,3 +192,20 @@ def test_it_is_closed_after_a_while(kept: Anticipated) -> None:
     assert closed(kept) == []
     kept.open.drop_since(100.0)
     assert closed(kept) == [77]
+
+
+def test_a_written_file_is_closed_here_and_told_of_later(kept: Anticipated) -> None:
+    written = CLOSED_LATE | 78
+    assert kept.answer(closing(written, unique=12)) == HEAD.pack(16, 0, 12)
+    assert kept.answer(opening()) is None, "and it is asked anew"
+    assert closed(kept) == [77, written]
+    kept.answer(closing(CLOSED_LATE | 79))
+    assert (kept.open.late, closed(kept)) == (1, []), "it waits for others"
+
+
+def test_unless_a_lock_ends_with_it_or_it_may_have_been_told(kept: Anticipated) -> None:
+    written = CLOSED_LATE | 78
+    ends_a_lock = request(RELEASE, FILE, struct.pack("<QIIQ", written, 0, ENDS_A_LOCK, 0))
+    assert kept.answer(ends_a_lock) is None
+    assert kept.answer(closing(written, unique=2 | RESENT)) is None
+    assert kept.open.late == 0

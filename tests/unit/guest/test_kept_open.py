@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from proa_guest.kept_open import MOST, KeptOpen
+from proa_guest.fuse import CLOSED_LATE
+from proa_guest.kept_open import MOST, MOST_LATE, KeptOpen
 
 
 def test_the_last_one_is_used_first_and_all_are_given_back() -> None:
@@ -39,3 +40,34 @@ def test_one_that_was_used_again_is_not_old() -> None:
     assert kept.gone() == []
     kept.drop_all()
     assert kept.gone() == [1] and kept.open(10) is None
+
+
+def test_written_files_are_told_of_together() -> None:
+    kept = KeptOpen()
+    assert not kept.close_late(5), "the host is told of that one at once"
+    handles = [CLOSED_LATE | number for number in range(MOST_LATE)]
+    assert all(map(kept.close_late, handles[:-1]))
+    assert (kept.gone(), kept.late) == ([], MOST_LATE - 1)
+    assert kept.close_late(handles[-1])
+    assert (kept.gone(), kept.gone(all_of_them=True), kept.late) == (handles, [], 0)
+    assert kept.close_late(handles[0])
+    assert (kept.gone(), kept.gone(all_of_them=True)) == ([], handles[:1])
+
+
+def test_they_go_along_with_what_cannot_wait() -> None:
+    kept = KeptOpen()
+    kept.may_keep(10, 1)
+    assert kept.close(10, 1, 5.0) and kept.close_late(CLOSED_LATE | 2)
+    kept.drop(10)
+    assert kept.gone() == [1, CLOSED_LATE | 2]
+
+
+def test_what_a_broken_stream_may_have_lost_is_told_once_more() -> None:
+    kept = KeptOpen()
+    for number in (1, 2):
+        assert kept.close_late(CLOSED_LATE | number)
+        kept.gone(all_of_them=True)
+    assert kept.close_late(CLOSED_LATE | 3)
+    kept.drop_all()
+    assert kept.gone() == [CLOSED_LATE | number for number in (1, 2, 3)]
+    assert kept.gone(all_of_them=True) == []
