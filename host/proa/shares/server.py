@@ -24,7 +24,7 @@ from proa.shares.protocol import FrameError, InitFlag, Op, Refused, Request
 from proa.shares.records import Agreed, Answered, Begun, text
 from proa.shares.tally import Tally
 from proa.shares.tree import OutOfReach
-from proa.system.sockets import send_both
+from proa.system.sockets import receive_now, send_both
 
 log = logging.getLogger("proa.shares")
 
@@ -42,6 +42,7 @@ _ONCE = frozenset(
 )  # fmt: skip
 _LONG = frozenset((Op.FSYNC, Op.FSYNCDIR, Op.SYNCFS, Op.FALLOCATE, Op.COPY_FILE_RANGE))
 LONG = 0.01  # seconds that an answer may take before another thread reads
+CLOSE = 0.0002  # seconds between an answer and the next request: a program that does one after the other
 _MUCH = 64 << 10  # bytes whose copying another thread's waking is worth
 _AT_ONCE = 2 * _MUCH  # bytes to read while it is not known how long the frame is
 _OF_THE_RELAY = frozenset((Op.HELLO, Op.TOLD, Op.REPEATED, Op.RELEASED, Op.WATCHED))
@@ -179,6 +180,7 @@ class Channel:
         self._buffer = bytearray(_AT_ONCE)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
+        self._closely = False  # the last wait for something was a short one
 
     def read(self, large: memoryview) -> memoryview | None:
         """The next frame, which the caller owns; None at the end. Raises FrameError, OSError.
@@ -216,11 +218,25 @@ class Channel:
         while self._end - self._start < wanted:
             if self._start == self._end:
                 self._start = self._end = 0
-            taken = self._stream.recv_into(self._view[self._end :])
+            taken = self._take()
             if not taken:
                 return False
             self._end += taken
         return True
+
+    def _take(self) -> int:
+        """How many bytes came; 0 at the end. Looks by itself for a moment where requests come close together.
+
+        To be woken takes longer than most answers do: of a thousand writes of a byte one took 0.15 ms with
+        that, and 0.09 without. Who asks now and then costs nothing more.
+        """
+        room, began = self._view[self._end :], time.perf_counter()
+        while self._closely and time.perf_counter() - began < CLOSE:
+            if (taken := receive_now(self._stream, room)) is not None:
+                return taken
+        taken = self._stream.recv_into(room)
+        self._closely = time.perf_counter() - began < CLOSE
+        return taken
 
     def write(
         self,

@@ -1,8 +1,9 @@
-"""Listening Unix sockets that are private to the user, and two pieces sent as one."""
+"""Listening Unix sockets that are private to the user, and what the standard library has no call for."""
 
 from __future__ import annotations
 
 import errno
+import select
 import socket
 import stat
 import sys
@@ -72,3 +73,16 @@ def send_both(stream: socket.socket, head: bytes, body: bytes | memoryview) -> N
     for part in (head, body):
         stream.sendall(memoryview(part)[min(sent, len(part)) :])
         sent = max(0, sent - len(part))
+
+
+def receive_now(stream: socket.socket, room: memoryview) -> int | None:
+    """How many bytes that are there already were put into `room`, 0 at the end; None where none are.
+
+    Raises OSError.
+    """
+    if sys.platform == "win32":
+        return stream.recv_into(room) if select.select([stream], [], [], 0)[0] else None
+    try:
+        return stream.recv_into(room, 0, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return None

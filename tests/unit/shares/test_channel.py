@@ -9,6 +9,7 @@ import threading
 
 import pytest
 
+from proa.shares import server
 from proa.shares.protocol import IN_HEADER, MAX_FRAME
 from proa.shares.server import Channel
 
@@ -17,8 +18,11 @@ def _frame(size: int) -> bytes:
     return IN_HEADER.pack(size, 1, size, 1, 0, 0, 0, 0, 0) + random.randbytes(size - IN_HEADER.size)
 
 
+@pytest.mark.parametrize("close", (0.0, 0.001))
 @pytest.mark.parametrize("piece", (1 << 21, 40_000, 1_000))
-def test_frames_come_out_as_they_went_in(piece: int) -> None:
+def test_frames_come_out_as_they_went_in(piece: int, close: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waited for in either way."""
+    monkeypatch.setattr(server, "CLOSE", close)
     sizes = [
         IN_HEADER.size,
         100,
