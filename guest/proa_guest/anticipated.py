@@ -353,7 +353,7 @@ class Anticipated:
         return self.forgotten() + self.closed()
 
     def closed(self, *, all_of_them: bool = False) -> bytes:
-        """The one that tells of handles that are kept no more; empty while there are none, or few late ones."""
+        """The one that tells of handles that are kept no more; empty while there are none, or few."""
         gone = self.open.gone(all_of_them=all_of_them)
         return own_request(RELEASED, body=b"".join(map(NUMBER.pack, gone))) if gone else b""
 

@@ -1,8 +1,8 @@
 """Files that stay open on the host for a moment after the guest has closed them.
 
-Those that were read, as far as the host says so, in order that opening one again costs no round trip: programs
-read the same files again and again. And for some milliseconds those that were written, as far as the host
-marks their handles, in order that the host is told of many at once: who unpacks an archive, or builds, closes
+Those that were read, as far as the host says so, in order that opening one again costs no round trip:
+programs read the same files again and again. And for some milliseconds those that were written, as far as the
+host marks their handles, in order that it is told of many at once: who unpacks an archive, or builds, closes
 one after the other. What ends a lock is never kept.
 """
 

@@ -417,7 +417,7 @@ def test_what_was_told_and_not_used_is_given_back(mount: ShareMount, host: Path)
 
 
 def test_what_was_written_is_closed_soon(mount: ShareMount, host: Path) -> None:
-    """Also by a host that has it open from an earlier server, and heard nothing of it over a stream that broke."""
+    """Also by a server that has it open from an earlier one, and was told over a stream that broke."""
     guest = mount.path(host)
 
     def write(name: str) -> None:
