@@ -20,7 +20,7 @@ from proa_guest.control import ControlEnd, Facts, Order
 from proa_guest.execute import ExecEnd
 from proa_guest.housekeeping import keep_house
 from proa_guest.relay import End, reset
-from proa_guest.sleep import FORGOTTEN, Sleeper, mend
+from proa_guest.sleep import FORGOTTEN, Sleeper
 
 CONFIG = "/run/proa/config.json"
 HANDSHAKE_TIMEOUT = 10.0  # seconds a stranger may hold a connection
@@ -82,15 +82,17 @@ class Agent:
         nonce = content.get("nonce")
         if not isinstance(nonce, str):
             raise wire.WireError("a nonce is missing")
-        # Without containers that run it is done before a thread would have begun.
-        everywhere = content.get("everywhere") is not False
-        ended = await asyncio.to_thread(mend, content) if everywhere else mend(content)
+        # Where no container speaks to the outside it is done before a thread would have begun.
+        mend = self.sleeper.mend
+        in_thread = self.sleeper.goes_elsewhere(content)
+        ended = await asyncio.to_thread(mend, content) if in_thread else mend(content)
         self._renew(wire.renewed(self.secret, nonce))
         for transport in self.connections - {control}:
             reset(transport)
         self.connections &= {control}
-        # Asked here it needs no stream, which right after a restore is what takes an emulated guest longest.
-        return {"ended": ended, "due": self.sleeper.due(), "engine": await self.facts.ping()}
+        if content.get("knock") is True:
+            asyncio.get_running_loop().call_soon(self.facts.knock)  # after the answer
+        return {"ended": ended, "due": self.sleeper.due()}
 
     def _renew(self, secret: bytes) -> None:
         """Take a new secret, and leave it for an agent that is started again after this one."""

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -15,6 +16,7 @@ from proa_guest.supervisor import REST
 
 VERSION = "2"  # of what the control stream takes: from 2 on it knows proa_guest.sleep's orders
 SOON, LATER = 0.1, 1.0  # seconds between looks while something comes up, and after that
+PING = b"GET /_ping HTTP/1.0\r\n\r\n"
 PING_TIMEOUT = 5.0
 LOGS = ("agent", "containerd", "dockerd", "welcome")
 MOST_LINES = 10_000
@@ -108,7 +110,7 @@ class Facts:
             async with asyncio.timeout(PING_TIMEOUT):
                 reader, writer = await asyncio.open_unix_connection(self._engine_socket)
                 try:
-                    writer.write(b"GET /_ping HTTP/1.0\r\n\r\n")
+                    writer.write(PING)
                     answer = await reader.read(64)
                 finally:
                     writer.close()
@@ -121,6 +123,21 @@ class Facts:
         elif self._engine == "ready":
             self._engine = "silent"
         return self._engine
+
+    def knock(self) -> None:
+        """Ask the engine what nobody waits for, while it has nothing else to do.
+
+        After a restore an emulated processor has to translate anew all that it runs: whoever asks next finds
+        most of that done.
+        """
+        engine = socket.socket(socket.AF_UNIX)
+        engine.setblocking(False)
+        try:
+            engine.connect(self._engine_socket)
+            engine.send(PING)
+        except OSError:
+            pass  # `watch` finds out what is wrong with it
+        asyncio.get_running_loop().call_later(PING_TIMEOUT, engine.close)
 
     def _prepare(self) -> None:
         try:

@@ -2,6 +2,9 @@
 
 Through the kernel's own socket diagnosis (linux/sock_diag.h, linux/inet_diag.h; SOCK_DESTROY), in
 every network namespace. Connections among containers, and those within a namespace, stay.
+
+To look through the namespaces of containers takes an emulated guest a tenth of a second, for which a wake has
+no time. They make no connection while they are frozen: so that is done before the guest is saved.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import ipaddress
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 NETLINK_SOCK_DIAG = 4
 SOCK_DIAG_BY_FAMILY, SOCK_DESTROY = 20, 21
@@ -26,32 +29,106 @@ _ID_AT, _ID_SIZE = 4, 48  # struct inet_diag_sockid inside inet_diag_msg
 OUTSIDE_CARD = "eth0"
 
 
-def end_all(*, everywhere: bool) -> int:
-    """End all connections to the outside, in all namespaces or in this one; how many. Raises OSError."""
-    if not everywhere:
-        return _end_here(_Inside)
-    inside = _Inside()
-    own = os.open("/proc/self/ns/net", os.O_RDONLY)
-    ended = 0
-    try:
+Connection = tuple[int, bytes]  # its family, and its struct inet_diag_sockid
+
+
+class Elsewhere:
+    """Connections to the outside that were found in other network namespaces than this process'."""
+
+    def __init__(self, found: list[tuple[int, list[Connection]]], engine: list[str]) -> None:
+        """By descriptors of the namespaces, which are closed with this; and `engine`, what it had then."""
+        self._found = found
+        self._engine = engine
+
+    def __len__(self) -> int:
+        return sum(len(connections) for _, connections in self._found)
+
+    def may_be_more(self) -> bool:
+        """Whether the engine has made, or removed, a namespace of its own since."""
+        return _engines() != self._engine
+
+    def end(self) -> int:
+        """End them; how many that were. The thread changes its namespace meanwhile. Raises OSError."""
+        if not self._found:
+            return 0
+        ended = 0
+        with _Visit() as visit:
+            for namespace, connections in self._found:
+                visit.enter(namespace)
+                asked = _diagnosis()
+                try:
+                    ended += sum(_destroy(asked, family, identity) for family, identity in connections)
+                finally:
+                    asked.close()
+        return ended
+
+    def close(self) -> None:
+        found, self._found = self._found, []
+        for namespace, _ in found:
+            os.close(namespace)
+
+
+class _Visit:
+    """This thread's stay in other network namespaces, which ends where it began."""
+
+    def __enter__(self) -> _Visit:
+        self._own = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        return self
+
+    def enter(self, namespace: int) -> None:
+        os.setns(namespace, os.CLONE_NEWNET)
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            os.setns(self._own, os.CLONE_NEWNET)
+        finally:
+            os.close(self._own)
+
+
+def find_elsewhere() -> Elsewhere:
+    """All there are by now. The calling thread changes its namespace meanwhile. Raises OSError."""
+    engine, found = _engines(), []
+    with _Visit() as visit:
         for path in _namespaces():
             try:
                 there = os.open(path, os.O_RDONLY)
             except OSError:
                 continue  # its process has ended
-            try:
-                os.setns(there, os.CLONE_NEWNET)
-                ended += _end_here(lambda: inside)
-            finally:
+            visit.enter(there)
+            connections = _all_here()
+            if connections:
+                found.append((there, connections))
+            else:
                 os.close(there)
-                os.setns(own, os.CLONE_NEWNET)
+    if found:
+        inside = _Inside()  # as this process' own namespace sees it
+        found = [(there, inside.without(connections)) for there, connections in found]
+    return Elsewhere(found, engine)
+
+
+def end_here() -> int:
+    """End the connections of this thread's namespace that lead outside; how many. Raises OSError."""
+    connections = _all_here()
+    if not connections:
+        return 0  # to look for what is inside takes a guest that just woke longer than all else here
+    asked = _diagnosis()
+    try:
+        return sum(_destroy(asked, *connection) for connection in _Inside().without(connections))
     finally:
-        os.close(own)
-    return ended
+        asked.close()
+
+
+def _engines() -> list[str]:
+    """The namespaces that the engine has made for containers; another list once it has made one more."""
+    try:
+        return sorted(os.listdir("/run/docker/netns"))  # noqa: PTH208
+    except FileNotFoundError:
+        return []
 
 
 def _namespaces() -> list[str]:
-    """One path for each network namespace that a process is in."""
+    """One path for each network namespace that a process is in, but this thread's."""
+    own = os.readlink("/proc/thread-self/ns/net")  # noqa: PTH115
     found: dict[str, str] = {}
     with os.scandir("/proc") as entries:
         for entry in entries:
@@ -61,6 +138,7 @@ def _namespaces() -> list[str]:
                     found.setdefault(os.readlink(path), path)  # noqa: PTH115
                 except OSError:
                     continue  # it has ended
+    found.pop(own, None)
     return list(found.values())
 
 
@@ -122,31 +200,33 @@ class _Inside:
         net = "/proc/thread-self/net"
         self._routes = read_routes(_read(f"{net}/route"), _read(f"{net}/ipv6_route"))
 
+    def without(self, connections: list[Connection]) -> list[Connection]:
+        """Those of them that lead outside."""
+        return [connection for connection in connections if _peer(*connection) not in self]
+
     def __contains__(self, address: str) -> bool:
         if address not in self._known:
             self._known[address] = not is_outside(address, self._routes, self._own)
         return self._known[address]
 
 
-def _end_here(look: Callable[[], _Inside]) -> int:
-    """End the connections of this thread's namespace that lead outside; how many.
-
-    `look` is called where there are any at all: it takes a guest that just woke longer than all else here.
-    """
+def _diagnosis() -> socket.socket:
     asked = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG)
+    # A timeout of Python's would ask before each message whether there is one.
+    asked.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 10, 0))
+    asked.bind((0, 0))
+    return asked
+
+
+def _all_here() -> list[Connection]:
+    """The connections of this thread's namespace."""
+    asked = _diagnosis()
     try:
-        asked.settimeout(10.0)
-        asked.bind((0, 0))
-        found = [
+        return [
             (family, identity)
             for family in (socket.AF_INET, socket.AF_INET6)
             for identity in _connections(asked, family)
         ]
-        if not found:
-            return 0
-        inside = look()
-        outside = [(family, identity) for family, identity in found if _peer(family, identity) not in inside]
-        return sum(_destroy(asked, family, identity) for family, identity in outside)
     finally:
         asked.close()
 

@@ -2,13 +2,14 @@
 
 Orders of the control stream (`op`), each answered when it is done:
 
-    freeze       stop the processes of all containers        -> late: names that did not stop in time
+    freeze       stop the processes of all containers, and (`everywhere`) find their connections to the
+                 outside                                     -> late: names that did not stop in time
     sync         write all file systems out                  -> done
     thaw         let them go on                              -> done
     wake         time, seed, nonce, everywhere: clock, random pool, new link secret, old link streams closed,
-                 connections to the outside ended (`everywhere`: of containers too) -> ended; whether `thaw`
-                 or `bring-back` would find anything to do: due; and the engine's state as it answered
-                 afterwards: engine
+                 connections to the outside ended (`everywhere`: of containers too) -> ended; and whether
+                 `thaw` or `bring-back` would find anything to do: due. With `knock` the engine is got going
+                 afterwards, for the host has no request for it yet
     halt         stop all containers gracefully, and note those that a reboot would bring back -> stopped
     bring-back   start what was noted                        -> started, not_started
 
@@ -18,6 +19,7 @@ that it never crosses the wire.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import struct
@@ -44,6 +46,7 @@ class Sleeper:
         self._containers = containers
         self._cgroups = cgroups
         self._frozen: list[str] | None = None  # None: not known, an earlier agent may have frozen some
+        self._elsewhere: outside.Elsewhere | None = None  # as it is while they are frozen
 
     def orders(self) -> dict[str, Callable[[dict[str, object]], dict[str, object]]]:
         """By name; each blocks until it is done. Raises OSError, wire.WireError."""
@@ -68,6 +71,10 @@ class Sleeper:
             late = [group for group in late if not self._stands_still(group)]
             if late:
                 time.sleep(0.005)
+        self._forget_elsewhere()
+        if content.get("everywhere") is True and not late:
+            with contextlib.suppress(OSError):  # then it is looked for after the wake
+                self._elsewhere = outside.find_elsewhere()
         return {"late": late}
 
     def forgotten(self) -> None:
@@ -89,7 +96,36 @@ class Sleeper:
         for group in self._groups() if self._frozen is None else self._frozen:
             self._write(group, "0")
         self._frozen = []
+        self._forget_elsewhere()
         return {"done": True}
+
+    # -- mending ------------------------------------------------------------------------------
+
+    def goes_elsewhere(self, content: dict[str, object]) -> bool:
+        """Whether to `mend` takes a thread of its own, for it changes the thread's network namespace."""
+        known = self._elsewhere
+        return content.get("everywhere") is not False and (
+            known is None or bool(len(known)) or known.may_be_more()
+        )
+
+    def mend(self, content: dict[str, object]) -> int:
+        """Clock, random pool and connections to the outside, after a restore; how many of those were ended.
+
+        Raises OSError, wire.WireError.
+        """
+        mend_clock_and_pool(content)
+        ended = outside.end_here()
+        if self.goes_elsewhere(content):
+            if self._elsewhere is None or self._elsewhere.may_be_more():
+                self._forget_elsewhere()
+                self._elsewhere = outside.find_elsewhere()
+            ended += self._elsewhere.end()
+        return ended
+
+    def _forget_elsewhere(self) -> None:
+        known, self._elsewhere = self._elsewhere, None
+        if known is not None:
+            known.close()
 
     def _sync(self, content: dict[str, object]) -> dict[str, object]:
         os.sync()
@@ -137,8 +173,8 @@ class Sleeper:
         return self._containers.bring_back()
 
 
-def mend(content: dict[str, object]) -> int:
-    """Clock, random pool and connections to the outside, after a restore; how many of those were ended."""
+def mend_clock_and_pool(content: dict[str, object]) -> None:
+    """Set the clock and mix new bytes into the random pool. Raises OSError, wire.WireError."""
     now, seed = content.get("time"), content.get("seed")
     if not isinstance(now, (int, float)) or not 0 < now < 1 << 40 or not isinstance(seed, str):
         raise wire.WireError("that is no time, or no seed")
@@ -148,7 +184,6 @@ def mend(content: dict[str, object]) -> int:
     except ValueError as error:
         raise wire.WireError("that is no seed") from error
     reseed(fresh)
-    return outside.end_all(everywhere=content.get("everywhere") is not False)
 
 
 def reseed(fresh: bytes) -> None:

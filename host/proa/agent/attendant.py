@@ -147,7 +147,8 @@ class Attendant:
         self.shares.begin(fresh=fresh)
 
         async def keep() -> None:
-            await session.served.wait()
+            if not session.goes_on:  # whoever has a file open waits for it
+                await session.served.wait()
             await self.shares.keep(session.pool)
 
         session.tasks.supervise(keep, name="shares")
@@ -204,6 +205,7 @@ class Attendant:
         """The engine answers: bind what it publishes before anybody is told so."""
         if self._watcher is not None:
             return
+        held = self._forwarder is not None  # those of a suspended one are bound all the time
         self._forwarder = self._forwarder or self._new_forwarder()
         self._watcher = PortWatcher(
             EngineApi(lambda: session.pool.open("engine")),
@@ -211,7 +213,7 @@ class Attendant:
             self._tasks,
             begin=session.served.wait,
         )
-        if session.brought_back:
+        if session.brought_back or (session.goes_on and not held):
             await self._watcher.settled()
         self._proxy.awake(session.slept_at or time.time())
         self._keepers = [
@@ -222,8 +224,9 @@ class Attendant:
 
     async def _serve_first(self, session: Session) -> None:
         """Let what nobody waits for begin once who started or woke the machine is served."""
-        if not self._proxy.in_use():
-            session.pool.park(1)  # for the request that comes next: the guest has nothing to do until then
+        if not (self._proxy.in_use() or session.awaited):
+            # For the request that comes next: the guest has nothing to do until then.
+            session.pool.park(1, again=False)
         now = asyncio.get_running_loop().time
         first = FirstUse(now())
         while not session.served.is_set():

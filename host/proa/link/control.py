@@ -121,6 +121,10 @@ class Control:
                 await self._changed.wait()
             return self.latest
 
+    async def wait_open(self, timeout: float) -> None:
+        """Return when the guest takes orders, which is before its first status. Raises TimeoutError."""
+        await self._current_line(timeout)
+
     @property
     def can_sleep(self) -> bool:
         """Whether this guest's agent knows the orders of proa_guest.sleep; False before its first word."""

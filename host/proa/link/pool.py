@@ -22,6 +22,8 @@ MOST_DIALS = 16  # handshakes under way at once: the guest bounds strangers, and
 STUCK = 1.0
 HANDSHAKE_TIMEOUT = 5.0
 OPEN_TIMEOUT = 30.0  # seconds for a stream to be in use; the guest gives its targets 10
+# Targets that may be asked for twice, where a handshake is stuck and another is begun.
+_AHEAD = ("engine", "control", "tcp:")
 FIRST_DELAY, MOST_DELAY = 0.1, 2.0  # seconds between dials while the guest is not there
 
 
@@ -32,6 +34,7 @@ class LinkPool:
         self._transport = transport
         self._secret = secret
         self._want = parked
+        self._again = True
         self._parked: deque[LinkStream] = deque()
         self._dials = asyncio.Semaphore(MOST_DIALS)
         self._wake = asyncio.Event()
@@ -39,9 +42,9 @@ class LinkPool:
         self._closed = False
         self._keeper = tasks.start(self._keep_parked(), name="parked streams")
 
-    def park(self, count: int = PARKED) -> None:
-        """Keep that many streams parked from now on."""
-        self._want = count
+    def park(self, count: int = PARKED, *, again: bool = True) -> None:
+        """Keep that many streams parked from now on; `again`: with another for each that is used."""
+        self._want, self._again = count, again
         self._wake.set()
 
     def renew(self, secret: bytes) -> None:
@@ -76,7 +79,8 @@ class LinkPool:
                         if error.code != "link-down":
                             raise
                         # A parked stream may have died unseen (the guest was restarted, say): the next one.
-                return await self._use(await self._dial_until_proved(), target, early, extra)
+                ahead = target if target.startswith(_AHEAD) and not extra else ""
+                return await self._use(await self._dial_until_proved(ahead), target, early, extra)
         except TimeoutError as error:
             failure = gone()
             failure.why = f"it did not open {target} within {timeout:.0f} s"
@@ -97,39 +101,40 @@ class LinkPool:
             stream = self._parked.popleft()
             self._wake.set()
             if stream.alive:
+                self._want -= not self._again
                 return stream
             stream.abort()
         return None
 
-    async def _dial_until_proved(self) -> LinkStream:
+    async def _dial_until_proved(self, target: str) -> LinkStream:
         """Dial again where a handshake got stuck: QEMU's user network may lose one of many at once."""
         while True:
             try:
-                return await self._dial()
+                return await self._dial(target)
             except ProaError as error:
                 if not isinstance(error.__cause__, TimeoutError):
                     raise
 
-    async def _dial(self) -> LinkStream:
-        """A new proved stream. Raises ProaError `link-down`, `link-not-proved`."""
+    async def _dial(self, target: str = "") -> LinkStream:
+        """A new proved stream, perhaps for a `target`. Raises ProaError `link-down`, `link-not-proved`."""
         async with self._dials:
             if self._closed:
                 raise gone()
             try:
                 async with asyncio.timeout(HANDSHAKE_TIMEOUT):
-                    return await self._first_proved()
+                    return await self._first_proved(target)
             except (OSError, TimeoutError) as error:
                 failure = gone()
                 failure.why = str(error) or "it did not prove itself in time"
                 raise failure from error
 
-    async def _first_proved(self) -> LinkStream:
+    async def _first_proved(self, target: str) -> LinkStream:
         """A handshake, or a second one where the first is stuck. Raises OSError, ProaError."""
-        attempts = [asyncio.ensure_future(self._prove())]  # noqa: TID251  (they end here, whatever happens)
+        attempts = [asyncio.ensure_future(self._prove(target))]  # noqa: TID251  (they end here, whatever happens)
         try:
             done, _ = await asyncio.wait(attempts, timeout=STUCK)
             if not done:
-                attempts.append(asyncio.ensure_future(self._prove()))  # noqa: TID251
+                attempts.append(asyncio.ensure_future(self._prove(target)))  # noqa: TID251
                 done, _ = await asyncio.wait(attempts, return_when=asyncio.FIRST_COMPLETED)
             return attempts.pop(attempts.index(done.pop())).result()
         finally:
@@ -137,8 +142,8 @@ class LinkPool:
                 if not attempt.cancel() and attempt.exception() is None:
                     attempt.result().abort()  # both, at the same moment
 
-    async def _prove(self) -> LinkStream:
-        stream = await self._transport.connect(lambda: LinkStream(self._secret))
+    async def _prove(self, target: str) -> LinkStream:
+        stream = await self._transport.connect(lambda: LinkStream(self._secret, target))
         try:
             await stream.proved
         except BaseException:

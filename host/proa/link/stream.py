@@ -17,12 +17,18 @@ class LinkStream(asyncio.Protocol):
     `proved` is done when both sides hold the secret; `use` takes it into use; `attach` hands it over.
     """
 
-    def __init__(self, secret: bytes) -> None:
+    def __init__(self, secret: bytes, target: str = "") -> None:
+        """A stream that was dialled for a `target` asks for it along with this side's proof.
+
+        That saves a turn of the guest's. Nothing but the target's name is said before the guest has proved
+        itself, and nothing that it says is listened to.
+        """
         loop = asyncio.get_running_loop()
         self.proved: asyncio.Future[None] = loop.create_future()
         self.closed: asyncio.Future[None] = loop.create_future()
         self._handshake = wire.HostHandshake(secret)
-        self._answer: asyncio.Future[dict[str, str] | None] | None = None
+        self._target = target
+        self._answer: asyncio.Future[dict[str, str] | None] | None = loop.create_future() if target else None
         self._lines = wire.Lines(wire.MAX_ANSWER)
         self._transport: asyncio.Transport | None = None
         self._leftover = b""
@@ -50,13 +56,13 @@ class LinkStream(asyncio.Protocol):
     def _take(self, data: bytes) -> None:
         if not self.proved.done():
             if out := self._handshake.feed(data):
-                self.transport.write(out)
-            if self._handshake.done:
-                self.proved.set_result(None)
-                data = self._handshake.rest
-                if data:
-                    raise wire.WireError("it spoke before it was asked")
-            return
+                self.transport.write(out + (wire.request(self._target) if self._target else b""))
+            if not self._handshake.done:
+                return
+            self.proved.set_result(None)
+            data = self._handshake.rest
+            if not data:
+                return
         if self._answer is None:
             raise wire.WireError("it spoke before it was asked")
         if self._answer.done():
@@ -93,10 +99,13 @@ class LinkStream(asyncio.Protocol):
 
     async def use(self, target: str, early: bytes, extra: dict[str, object]) -> None:
         """Take the stream into use. Raises ProaError `link-down`, or the guest's refusal `link-refused`."""
-        if not self.alive:
-            raise gone()
-        self._answer = asyncio.get_running_loop().create_future()
-        self.transport.write(wire.request(target, extra) + early)
+        if self._answer is None:
+            if not self.alive:
+                raise gone()
+            self._answer = asyncio.get_running_loop().create_future()
+            early = wire.request(target, extra) + early
+        if early:
+            self.transport.write(early)
         problem = await self._answer
         if problem is not None:
             self.transport.abort()

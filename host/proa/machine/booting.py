@@ -75,9 +75,10 @@ class Booter:
         session.fingerprint = ground.mark
         return session
 
-    async def restore(self, config: MachineConfig, say: Say) -> Session:
+    async def restore(self, config: MachineConfig, say: Say, *, awaited: bool) -> Session:
         """The guest of the memory image, running. Raises MustBootCold where that is of no use and gone.
 
+        `awaited`: by a request.
         Raises ProaError where the image is kept and the machine sleeps on.
         """
         say("memory", "restoring its memory", None)
@@ -88,7 +89,7 @@ class Booter:
             if header is not None and sleeps:
                 # Authorities of this computer may have changed: it trusts the old ones until it is booted.
                 ground.mark[CERTIFICATES] = header.fingerprint.get(CERTIFICATES, "")
-            session = await self._sleeper.restore(ground.spec, ground.mark)
+            session = await self._sleeper.restore(ground.spec, ground.mark, awaited=awaited)
         session.fingerprint = ground.mark
         return session
 

@@ -134,6 +134,8 @@ class Guardian:
         self._health = state = health.Health(name, accelerator, str(place))
         self._guest = None
         try:
+            if not session.served.is_set():  # the guest was asked a moment ago, and has better things to do
+                await _a_while(session)
             while self._machine.session is session and not session.hypervisor.ended.done():
                 if not self._machine.busy:  # what a command does to it is no news
                     self._tell_news(session)

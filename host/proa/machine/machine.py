@@ -319,7 +319,8 @@ class Machine:
         """From its memory image where there is one that can be used, else cold."""
         began = time.monotonic()
         woken_by = by if self.suspended else ""
-        session = await self._restore(config, say) if self.sleeper.images.exists() else None
+        awaited = bool(woken_by) and by != BY_HAND
+        session = await self._restore(config, say, awaited) if self.sleeper.images.exists() else None
         if session is None:
             # Before the first step: an agent that dies in the middle is followed by one that goes on.
             self._memo.change(intent="running", boot_id=boot_id())
@@ -374,10 +375,10 @@ class Machine:
         self._on_link(session, True)
         return session
 
-    async def _restore(self, config: MachineConfig, say: Say) -> Session | None:
+    async def _restore(self, config: MachineConfig, say: Say, awaited: bool) -> Session | None:
         """From its memory image to a guest that runs, or None where the image cannot be used, and is gone."""
         try:
-            session = await self._booter.restore(config, say)
+            session = await self._booter.restore(config, say, awaited=awaited)
         except MustBootCold as reason:
             say("memory", f"its memory image is dropped, and it boots cold: {reason}", None)
             self._emit(
@@ -399,8 +400,8 @@ class Machine:
         engine = self._engine(lambda: session.pool.open("engine"))
         if not session.engine_version:
             session.engine_version = await engine.version()
-        elif not session.engine_answered:
-            await engine.ping()  # a restored one: to ask for its version costs it processes
+        elif session.asks_engine:
+            await engine.ping()  # to ask for its version again costs it processes
         await self._on_up(session)
         self._guardian.up(session)
 

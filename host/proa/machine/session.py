@@ -31,10 +31,12 @@ class Session:
         self.pool = LinkPool(Loopback(*hypervisor.link_address), secret, self.tasks, parked)
         self.control = Control(self.pool, self.tasks)
         self.engine_version = ""
-        self.engine_answered = False  # since it was restored: nobody need ask it again to say that it runs
+        self.asks_engine = True  # whether it answers, to say that the machine runs
         self.started_with = "cold"
         self.slept_at: float | None = None  # Unix time of the suspend that it was woken from
         self.brought_back = True  # containers were started with it, so that ports may have to be bound
+        self.awaited = False  # somebody's request has woken it, and opens a stream of its own
+        self.goes_on = False  # containers were restored with it, which may have files of shares open
         # Set once who waited for it is served: what nobody waits for may take its processor now.
         self.served = asyncio.Event()
         self.served.set()

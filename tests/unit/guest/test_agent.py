@@ -44,7 +44,6 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         mended.append(content)  # in earnest it would set this host's clock
         return 3
 
-    monkeypatch.setattr(module, "mend", mend)
     config = {
         "link": {"address": "127.0.0.1", "port": 0, "netns": None, "secret": OLD.hex()},
         "engine_socket": str(tmp_path / "engine.sock"),
@@ -55,6 +54,7 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     path.write_text(json.dumps(config))
     path.chmod(0o600)
     agent = module.Agent(config, str(path))
+    monkeypatch.setattr(agent.sleeper, "mend", mend)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: module.Stream(agent), "127.0.0.1", 0)
     tasks = Tasks("test")
@@ -84,7 +84,6 @@ async def test_a_wake_renews_the_link(world: World, in_place: bool) -> None:
     answer = await control.order({**WAKE, "nonce": nonce})
     assert answer["ended"] == 3 and world.mended[0]["time"] == 1.0
     assert answer["due"] is True, "containers may stand still since an agent that was here before"
-    assert answer["engine"] == "starting", "it says how the engine answered, and here is none"
     with pytest.raises(ConnectionError):
         await asyncio.wait_for(reader.read(), 10)
     assert (await control.order({"op": "status"}))["agent"] == "2", "the stream that woke it goes on"
@@ -100,6 +99,26 @@ async def test_a_wake_renews_the_link(world: World, in_place: bool) -> None:
     assert (world.config.stat().st_ino == before) == in_place
     await control.close()
     await pool.close()
+
+
+async def test_an_engine_is_got_going_for_who_comes_next(world: World) -> None:
+    """Only where nobody waits, who would have to share the guest with that."""
+    asked: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def engine(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.put_nowait(await reader.readuntil(b"\r\n\r\n"))
+        writer.close()
+
+    served = await asyncio.start_unix_server(engine, world.config.parent / "engine.sock")
+    pool = world.pool(OLD)
+    control = await speaking(pool, world.tasks)
+    await control.order({**WAKE, "nonce": wire.new_nonce()})
+    await control.order({**WAKE, "nonce": wire.new_nonce(), "knock": True})
+    assert (await asyncio.wait_for(asked.get(), 10)).startswith(b"GET /_ping ")
+    assert asked.empty(), "it was asked once"
+    await control.close()
+    await pool.close()
+    served.close()
 
 
 async def test_a_wake_without_a_nonce_changes_nothing(world: World) -> None:
@@ -131,6 +150,19 @@ async def test_a_pool_parks_as_many_as_it_is_told(world: World) -> None:
     async with asyncio.timeout(10):
         while len(pool._parked) < 2:  # the keeper has no event for a test
             await asyncio.sleep(0.01)
+    await pool.close()
+
+
+async def test_a_parked_stream_may_be_for_one_use(world: World) -> None:
+    pool = world.pool(OLD)
+    pool.park(1, again=False)
+    async with asyncio.timeout(10):
+        while not pool._parked:
+            await asyncio.sleep(0.01)
+    (await pool.open("control")).abort()
+    assert pool._want == 0
+    (await pool.open("control")).abort()
+    assert not pool._parked
     await pool.close()
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from proa_guest import sleep, wire
+from proa_guest import outside, sleep, wire
 from proa_guest.containers import Containers
 from proa_guest.sleep import Sleeper
 
@@ -75,6 +75,48 @@ def test_groups_without_containers_are_thawed_without_an_order(groups: Path, tmp
     assert sleeper.due(), "some are to be brought back"
 
 
+def test_what_leads_outside_is_found_while_containers_stand_still(
+    sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And ended after the wake, without another look, unless the engine made a namespace since."""
+    made: list[str] = ["one"]
+    monkeypatch.setattr(outside, "_engines", lambda: list(made))
+    monkeypatch.setattr(outside, "end_here", lambda: 1)
+    monkeypatch.setattr(outside, "find_elsewhere", lambda: found.append(_Elsewhere(list(made))) or found[-1])
+    monkeypatch.setattr(sleep, "mend_clock_and_pool", lambda content: None)
+    found: list[_Elsewhere] = []
+    everywhere: dict[str, object] = {"everywhere": True}
+    sleeper.freeze({})
+    assert found == [] and sleeper.goes_elsewhere(everywhere)
+    sleeper.freeze(everywhere)
+    assert len(found) == 1 and sleeper.goes_elsewhere(everywhere)
+    assert not sleeper.goes_elsewhere({"everywhere": False})
+    assert (sleeper.mend(everywhere), len(found)) == (1 + 2, 1)
+    made.append("two")
+    assert (sleeper.mend(everywhere), len(found), found[0].closed) == (1 + 2, 2, True)
+    sleeper.orders()["thaw"]({})
+    assert found[1].closed, "containers may connect to anywhere from here on"
+    assert (sleeper.mend(everywhere), len(found)) == (1 + 2, 3)
+
+
+class _Elsewhere(outside.Elsewhere):
+    """Two connections."""
+
+    def __init__(self, engine: list[str]) -> None:
+        super().__init__([], engine)
+        self.closed = False
+
+    def __len__(self) -> int:
+        return 2
+
+    def end(self) -> int:
+        assert not self.closed
+        return 2
+
+    def close(self) -> None:
+        self.closed = True
+
+
 def test_what_nobody_thaws_thaws_by_itself(groups: Path, sleeper: Sleeper) -> None:
     sleeper.freeze({})
     sleeper.forgotten()
@@ -99,4 +141,4 @@ def test_a_halt_without_a_bound_is_refused(sleeper: Sleeper, timeout: object) ->
 )
 def test_a_wake_without_time_or_seed_is_refused(content: dict[str, object]) -> None:
     with pytest.raises(wire.WireError):
-        sleep.mend(content)
+        sleep.mend_clock_and_pool(content)

@@ -70,6 +70,25 @@ async def test_half_close_both_ways_and_every_byte(pool: LinkPool) -> None:
         writer.close()
 
 
+@pytest.mark.parametrize("parked", [0, 1])
+async def test_what_is_asked_along_with_the_proof_is_as_any_other(agent: NativeAgent, parked: int) -> None:
+    tasks = Tasks("test")
+    pool = LinkPool(Loopback("127.0.0.1", agent.port), agent.secret, tasks, parked)
+    server, target = await echo_server()
+    async with server, asyncio.timeout(20):
+        while len(pool._parked) < parked:
+            await asyncio.sleep(0.01)  # the keeper has no event for a test
+        reader, writer = streams(await pool.open(target, early=b"first"))
+        writer.write(b"second")
+        assert await reader.readexactly(11) == b"firstsecond"
+        writer.close()
+        with pytest.raises(ProaError) as caught:
+            await pool.open("tcp:127.0.0.1:1", early=b"first")
+        assert caught.value.code == "link-refused"
+    await pool.close()
+    await tasks.close()
+
+
 async def test_two_hundred_streams_at_once(pool: LinkPool, agent: NativeAgent) -> None:
     server, target = await echo_server()
 
@@ -181,19 +200,30 @@ async def test_a_handshake_that_gets_stuck_is_made_again(
         await tasks.close()
 
 
-async def test_an_impostor_on_the_port_gets_no_stream() -> None:
+@pytest.mark.parametrize(
+    ("target", "extra", "told"),
+    [("engine", None, b'{"target": "engine"}\n'), ("exec", {"argv": ["secret"]}, b""), ("share", None, b"")],
+)
+async def test_an_impostor_on_the_port_gets_no_stream(
+    target: str, extra: dict[str, object] | None, told: bytes
+) -> None:
+    """And hears at most which target is meant."""
+    heard: asyncio.Queue[bytes] = asyncio.Queue()
+
     async def impostor(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(wire.GuestHandshake(b"y" * 32).hello())
-        await reader.readline()
-        writer.write(b"0" * 64 + b"\n")
+        _, _, more = (await reader.read(1 << 16)).partition(b"\n")
+        writer.write(b"0" * 64 + b"\nok\n")
+        heard.put_nowait(more + await _rest(reader))
 
     server = await asyncio.start_server(impostor, "127.0.0.1", 0)
     tasks = Tasks("test")
-    pool = LinkPool(Loopback("127.0.0.1", server.sockets[0].getsockname()[1]), b"x" * 32, tasks)
+    pool = LinkPool(Loopback("127.0.0.1", server.sockets[0].getsockname()[1]), b"x" * 32, tasks, parked=0)
     async with server:
         with pytest.raises(ProaError) as caught:
-            await pool.open("engine", timeout=5)
+            await pool.open(target, early=b"secret", extra=extra, timeout=5)
         assert caught.value.code == "link-not-proved"
+        assert await asyncio.wait_for(heard.get(), 10) == told
         await pool.close()
     await tasks.close()
 

@@ -49,7 +49,6 @@ class MustBootCold(Exception):
 class Mended:
     """What a guest says after its wake; one of an earlier Proa says less, and more is asked of it."""
 
-    engine_answered: bool  # since it was restored
     due: bool  # containers wait to be thawed or brought back
 
 
@@ -57,6 +56,7 @@ class Mended:
 class _Restoring:
     """What a restore has come to."""
 
+    awaited: bool
     header: Header | None = None
     hypervisor: Hypervisor | None = None
     secret: bytes = b""
@@ -144,13 +144,14 @@ class Sleeper:
 
     # -- waking --------------------------------------------------------------------------------
 
-    async def restore(self, spec: BootSpec, fingerprint: dict[str, str]) -> Session:
+    async def restore(self, spec: BootSpec, fingerprint: dict[str, str], *, awaited: bool = False) -> Session:
         """The session that the image holds, running, its containers too. Nothing is parked yet (pool.park).
 
+        `awaited`: by a request, which has the guest's whole attention.
         Raises MustBootCold where the image could not be used and is gone, and ProaError where it is
         kept and the machine sleeps on. Nothing runs then.
         """
-        to = _Restoring()
+        to = _Restoring(awaited)
         do = self._restoring(to, spec, fingerprint)
         clock = _Clock()
         for step in RESTORE:
@@ -205,18 +206,21 @@ class Sleeper:
             to.session.engine_version = to.header.engine_version
             to.session.slept_at = to.header.saved if to.header.kind == "suspended" else None
             everywhere = to.header.kind == "suspended"
-            to.mended = await mend_guest(to.session, self._paths, everywhere=everywhere)
-            to.session.engine_answered = to.mended.engine_answered
-            if not to.mended.due:
+            to.mended = await mend_guest(to.session, self._paths, everywhere=everywhere, knock=not to.awaited)
+            to.session.asks_engine = False  # it is as it was, and whoever asks it first finds out
+            to.session.awaited = to.awaited
+            to.session.goes_on = everywhere and to.mended.due
+            if everywhere or not to.mended.due:
                 to.session.served.clear()
             self._on_link(to.session)
 
         async def thaw() -> None:
             assert to.session is not None and to.header is not None
             assert to.mended is not None
+            to.session.brought_back = to.mended.due and to.header.kind == "stopped"
             if not to.mended.due:
-                to.session.brought_back = False
-            elif to.header.kind == "suspended":
+                return
+            if to.header.kind == "suspended":
                 await thaw_containers(to.session)
             else:
                 await bring_back_containers(self.name, to.session)
@@ -268,7 +272,8 @@ class _Saving:
         }
 
     async def _freeze(self) -> None:
-        late = (await _order(self._session, {"op": "freeze"})).get("late")
+        order = {"op": "freeze", "everywhere": self._kind == "suspended"}
+        late = (await _order(self._session, order)).get("late")
         if late:
             log.warning("these go on while the machine is saved: %s", str(late)[:200])
 
@@ -322,18 +327,22 @@ async def _order(
     return await while_alive(session.hypervisor, session.control.order(content, timeout))
 
 
-async def mend_guest(session: Session, paths: MachinePaths, *, everywhere: bool) -> Mended:
+async def mend_guest(
+    session: Session, paths: MachinePaths, *, everywhere: bool, knock: bool = False
+) -> Mended:
     """Clock, random pool, connections to the outside and the link's secret of a guest that was restored.
 
-    `everywhere`: in the network namespaces of containers as well. Raises ProaError.
+    `everywhere`: in the network namespaces of containers as well; `knock`: the engine is got going.
+    Raises ProaError.
     """
     nonce = wire.new_nonce()
     fresh = wire.renewed(session.secret, nonce)
     # An agent that dies in the middle leaves both: the next one tries the new one first.
     write_atomic(next_key(paths), fresh)
-    order = {"op": "wake", "seed": secrets.token_hex(SEED_BYTES), "nonce": nonce, "everywhere": everywhere}
+    order: dict[str, object] = {"op": "wake", "seed": secrets.token_hex(SEED_BYTES), "nonce": nonce}
+    order |= {"everywhere": everywhere, "knock": knock}
     try:
-        await while_alive(session.hypervisor, session.control.wait_until(lambda status: True, WAKE_TIMEOUT))
+        await while_alive(session.hypervisor, session.control.wait_open(WAKE_TIMEOUT))
     except TimeoutError as error:
         raise ProaError(
             "guest-agent-silent", "the guest does not answer after its wake", layer="guest-agent"
@@ -344,7 +353,7 @@ async def mend_guest(session: Session, paths: MachinePaths, *, everywhere: bool)
         log.info("%s connections to the outside were ended", str(answer.get("ended"))[:10])
     write_atomic(paths.link_key, fresh)
     next_key(paths).unlink(missing_ok=True)
-    return Mended(answer.get("engine") == "ready", answer.get("due") is not False)
+    return Mended(due=answer.get("due") is not False)
 
 
 def next_key(paths: MachinePaths) -> Path:

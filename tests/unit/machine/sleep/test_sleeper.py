@@ -91,6 +91,10 @@ class FakeSession:
     engine_version: str = "26"
     started_with: str = "cold"
     brought_back: bool = True
+    goes_on: bool = False
+    awaited: bool = False
+    asks_engine: bool = True
+    knocks: bool = False
     fingerprint: dict[str, str] = field(default_factory=lambda: MARK)
     served: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -140,9 +144,9 @@ class World:
         await self.sleeper.save(FakeSession(FakeMachine()), "suspended")  # type: ignore[arg-type]
         return self
 
-    async def wake(self, mark: dict[str, str] = MARK) -> FakeSession:
+    async def wake(self, mark: dict[str, str] = MARK, *, awaited: bool = False) -> FakeSession:
         spec: BootSpec = None  # type: ignore[assignment]  (the fake driver does not look)
-        return await self.sleeper.restore(spec, mark)  # type: ignore[return-value]
+        return await self.sleeper.restore(spec, mark, awaited=awaited)  # type: ignore[return-value]
 
 
 @pytest.fixture
@@ -155,10 +159,13 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     paths.data_disk.write_bytes(b"disk")
     driver = FakeDriver()
 
-    async def mend(session: FakeSession, paths: MachinePaths, *, everywhere: bool) -> module.Mended:
+    async def mend(
+        session: FakeSession, paths: MachinePaths, *, everywhere: bool, knock: bool
+    ) -> module.Mended:
         assert not session.machine.paused and session.secret == b"old"
+        session.knocks = knock
         session.machine.call("wake everywhere" if everywhere else "wake", lambda: None)
-        return module.Mended(engine_answered=True, due=session.machine.due)
+        return module.Mended(due=session.machine.due)
 
     def session(name: str, hypervisor: FakeMachine, secret: bytes, parked: int) -> FakeSession:
         return FakeSession(hypervisor, secret)
@@ -196,10 +203,27 @@ async def test_where_no_container_waits_nothing_is_asked(world: World, kind: Kin
     assert session.machine.calls == ["resume", "wake everywhere" if kind == "suspended" else "wake"]
     assert not session.brought_back, "no port has to be bound for it"
     assert not session.served.is_set(), "who waits for the machine comes first"
+    assert not session.goes_on
 
 
-async def test_where_containers_wait_nothing_else_does(world: World) -> None:
-    assert (await (await world.asleep()).wake()).served.is_set(), "their folders are asked for at once"
+async def test_who_waits_comes_first_but_for_the_folders_of_containers(world: World) -> None:
+    session = await (await world.asleep()).wake()
+    assert not session.served.is_set()
+    assert session.goes_on, "their folders are asked for at once"
+    assert not session.brought_back, "and their ports were bound all the time"
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+async def test_a_request_has_the_guest_for_itself(world: World, awaited: bool) -> None:
+    session = await (await world.asleep()).wake(awaited=awaited)
+    assert session.awaited == awaited and session.knocks != awaited
+    assert not session.asks_engine
+
+
+async def test_containers_that_are_brought_back_are_looked_at_at_once(world: World) -> None:
+    await world.sleeper.save(FakeSession(FakeMachine()), "stopped")  # type: ignore[arg-type]
+    session = await world.wake()
+    assert session.served.is_set() and not session.goes_on
 
 
 @pytest.mark.parametrize("call", ["freeze", "sync", "pause", "save", "quit"])
