@@ -35,13 +35,27 @@ Connection = tuple[int, bytes]  # its family, and its struct inet_diag_sockid
 class Elsewhere:
     """Connections to the outside that were found in other network namespaces than this process'."""
 
-    def __init__(self, found: list[tuple[int, list[Connection]]], engine: list[str]) -> None:
-        """By descriptors of the namespaces, which are closed with this; and `engine`, what it had then."""
-        self._found = found
-        self._engine = engine
+    def __init__(self) -> None:
+        self._engine = _engines()
+        self._found: list[tuple[int, list[Connection]]] = []  # by descriptors of the namespaces
 
     def __len__(self) -> int:
         return sum(len(connections) for _, connections in self._found)
+
+    def look(self) -> None:
+        """Find all there are by now. The thread changes its namespace meanwhile. Raises OSError."""
+        with _Visit() as visit:
+            for path in _namespaces():
+                try:
+                    there = os.open(path, os.O_RDONLY)
+                except OSError:
+                    continue  # its process has ended
+                self._found.append((there, []))
+                visit.enter(there)
+                self._found[-1][1].extend(_all_here())
+        if self:
+            inside = _Inside()  # as this process' own namespace sees it
+            self._found = [(there, inside.without(connections)) for there, connections in self._found]
 
     def may_be_more(self) -> bool:
         """Whether the engine has made, or removed, a namespace of its own since."""
@@ -49,11 +63,11 @@ class Elsewhere:
 
     def end(self) -> int:
         """End them; how many that were. The thread changes its namespace meanwhile. Raises OSError."""
-        if not self._found:
-            return 0
         ended = 0
         with _Visit() as visit:
             for namespace, connections in self._found:
+                if not connections:
+                    continue
                 visit.enter(namespace)
                 asked = _diagnosis()
                 try:
@@ -86,24 +100,14 @@ class _Visit:
 
 
 def find_elsewhere() -> Elsewhere:
-    """All there are by now. The calling thread changes its namespace meanwhile. Raises OSError."""
-    engine, found = _engines(), []
-    with _Visit() as visit:
-        for path in _namespaces():
-            try:
-                there = os.open(path, os.O_RDONLY)
-            except OSError:
-                continue  # its process has ended
-            visit.enter(there)
-            connections = _all_here()
-            if connections:
-                found.append((there, connections))
-            else:
-                os.close(there)
-    if found:
-        inside = _Inside()  # as this process' own namespace sees it
-        found = [(there, inside.without(connections)) for there, connections in found]
-    return Elsewhere(found, engine)
+    """What there is by now. The thread changes its namespace meanwhile. Raises OSError."""
+    found = Elsewhere()
+    try:
+        found.look()
+    except OSError:
+        found.close()
+        raise
+    return found
 
 
 def end_here() -> int:

@@ -45,13 +45,6 @@ class MustBootCold(Exception):
     """The machine's image is gone and nothing runs; the words are why."""
 
 
-@dataclass(frozen=True)
-class Mended:
-    """What a guest says after its wake; one of an earlier Proa says less, and more is asked of it."""
-
-    due: bool  # containers wait to be thawed or brought back
-
-
 @dataclass
 class _Restoring:
     """What a restore has come to."""
@@ -61,7 +54,7 @@ class _Restoring:
     hypervisor: Hypervisor | None = None
     secret: bytes = b""
     session: Session | None = None
-    mended: Mended | None = None
+    due: bool = False  # its containers wait to go on, or to be brought back
 
 
 class _Clock:
@@ -206,19 +199,18 @@ class Sleeper:
             to.session.engine_version = to.header.engine_version
             to.session.slept_at = to.header.saved if to.header.kind == "suspended" else None
             everywhere = to.header.kind == "suspended"
-            to.mended = await mend_guest(to.session, self._paths, everywhere=everywhere, knock=not to.awaited)
+            to.due = await mend_guest(to.session, self._paths, everywhere=everywhere, knock=not to.awaited)
             to.session.asks_engine = False  # it is as it was, and whoever asks it first finds out
             to.session.awaited = to.awaited
-            to.session.goes_on = everywhere and to.mended.due
-            if everywhere or not to.mended.due:
+            to.session.goes_on = everywhere and to.due
+            if everywhere or not to.due:
                 to.session.served.clear()
             self._on_link(to.session)
 
         async def thaw() -> None:
             assert to.session is not None and to.header is not None
-            assert to.mended is not None
-            to.session.brought_back = to.mended.due and to.header.kind == "stopped"
-            if not to.mended.due:
+            to.session.brought_back = to.due and to.header.kind == "stopped"
+            if not to.due:
                 return
             if to.header.kind == "suspended":
                 await thaw_containers(to.session)
@@ -327,13 +319,11 @@ async def _order(
     return await while_alive(session.hypervisor, session.control.order(content, timeout))
 
 
-async def mend_guest(
-    session: Session, paths: MachinePaths, *, everywhere: bool, knock: bool = False
-) -> Mended:
+async def mend_guest(session: Session, paths: MachinePaths, *, everywhere: bool, knock: bool = False) -> bool:
     """Clock, random pool, connections to the outside and the link's secret of a guest that was restored.
 
-    `everywhere`: in the network namespaces of containers as well; `knock`: the engine is got going.
-    Raises ProaError.
+    `everywhere`: in the network namespaces of containers as well; `knock`: the engine is got going. Whether
+    containers wait to be thawed or brought back. Raises ProaError.
     """
     nonce = wire.new_nonce()
     fresh = wire.renewed(session.secret, nonce)
@@ -353,7 +343,7 @@ async def mend_guest(
         log.info("%s connections to the outside were ended", str(answer.get("ended"))[:10])
     write_atomic(paths.link_key, fresh)
     next_key(paths).unlink(missing_ok=True)
-    return Mended(due=answer.get("due") is not False)
+    return answer.get("due") is not False
 
 
 def next_key(paths: MachinePaths) -> Path:

@@ -159,13 +159,11 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     paths.data_disk.write_bytes(b"disk")
     driver = FakeDriver()
 
-    async def mend(
-        session: FakeSession, paths: MachinePaths, *, everywhere: bool, knock: bool
-    ) -> module.Mended:
+    async def mend(session: FakeSession, paths: MachinePaths, *, everywhere: bool, knock: bool) -> bool:
         assert not session.machine.paused and session.secret == b"old"
         session.knocks = knock
         session.machine.call("wake everywhere" if everywhere else "wake", lambda: None)
-        return module.Mended(due=session.machine.due)
+        return session.machine.due
 
     def session(name: str, hypervisor: FakeMachine, secret: bytes, parked: int) -> FakeSession:
         return FakeSession(hypervisor, secret)
