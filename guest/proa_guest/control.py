@@ -16,7 +16,6 @@ from proa_guest.supervisor import REST
 
 VERSION = "2"  # of what the control stream takes: from 2 on it knows proa_guest.sleep's orders
 SOON, LATER = 0.1, 1.0  # seconds between looks while something comes up, and after that
-PING = b"GET /_ping HTTP/1.0\r\n\r\n"
 PING_TIMEOUT = 5.0
 LOGS = ("agent", "containerd", "dockerd", "welcome")
 MOST_LINES = 10_000
@@ -106,16 +105,19 @@ class Facts:
 
     async def ping(self) -> str:
         """`ready` if the engine answers; `silent` once it did and does no more; `starting` before."""
+        loop = asyncio.get_running_loop()
+        # Without a transport: a guest that was just restored asks before anybody is told that it runs.
+        engine = socket.socket(socket.AF_UNIX)
+        engine.setblocking(False)
         try:
             async with asyncio.timeout(PING_TIMEOUT):
-                reader, writer = await asyncio.open_unix_connection(self._engine_socket)
-                try:
-                    writer.write(PING)
-                    answer = await reader.read(64)
-                finally:
-                    writer.close()
+                await loop.sock_connect(engine, self._engine_socket)
+                await loop.sock_sendall(engine, b"GET /_ping HTTP/1.0\r\n\r\n")
+                answer = await loop.sock_recv(engine, 64)
         except (OSError, TimeoutError):
             answer = b""
+        finally:
+            engine.close()
         if b" 200 " in answer:
             if self._engine == "starting":
                 await asyncio.to_thread(self._prepare)
@@ -123,21 +125,6 @@ class Facts:
         elif self._engine == "ready":
             self._engine = "silent"
         return self._engine
-
-    def knock(self) -> None:
-        """Ask the engine what nobody waits for, while it has nothing else to do.
-
-        After a restore an emulated processor has to translate anew all that it runs: whoever asks next finds
-        most of that done.
-        """
-        engine = socket.socket(socket.AF_UNIX)
-        engine.setblocking(False)
-        try:
-            engine.connect(self._engine_socket)
-            engine.send(PING)
-        except OSError:
-            pass  # `watch` finds out what is wrong with it
-        asyncio.get_running_loop().call_later(PING_TIMEOUT, engine.close)
 
     def _prepare(self) -> None:
         try:

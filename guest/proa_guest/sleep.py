@@ -7,9 +7,9 @@ Orders of the control stream (`op`), each answered when it is done:
     sync         write all file systems out                  -> done
     thaw         let them go on                              -> done
     wake         time, seed, nonce, everywhere: clock, random pool, new link secret, old link streams closed,
-                 connections to the outside ended (`everywhere`: of containers too) -> ended; and whether
-                 `thaw` or `bring-back` would find anything to do: due. With `knock` the engine is got going
-                 afterwards, for the host has no request for it yet
+                 connections to the outside ended (`everywhere`: of containers too) -> ended; whether `thaw`
+                 or `bring-back` would find anything to do: due; and the engine's state as it answered
+                 afterwards, unless the host has a request for it that will show it (`ask` is false): engine
     halt         stop all containers gracefully, and note those that a reboot would bring back -> stopped
     bring-back   start what was noted                        -> started, not_started
 

@@ -400,8 +400,8 @@ class Machine:
         engine = self._engine(lambda: session.pool.open("engine"))
         if not session.engine_version:
             session.engine_version = await engine.version()
-        elif session.asks_engine:
-            await engine.ping()  # to ask for its version again costs it processes
+        elif not (session.engine_answered or session.awaited):
+            await engine.ping()  # a restored one: to ask for its version costs it processes
         await self._on_up(session)
         self._guardian.up(session)
 

@@ -31,7 +31,7 @@ class Session:
         self.pool = LinkPool(Loopback(*hypervisor.link_address), secret, self.tasks, parked)
         self.control = Control(self.pool, self.tasks)
         self.engine_version = ""
-        self.asks_engine = True  # whether it answers, to say that the machine runs
+        self.engine_answered = False  # since it was restored: nobody need ask it again to say that it runs
         self.started_with = "cold"
         self.slept_at: float | None = None  # Unix time of the suspend that it was woken from
         self.brought_back = True  # containers were started with it, so that ports may have to be bound

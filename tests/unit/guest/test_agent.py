@@ -84,6 +84,7 @@ async def test_a_wake_renews_the_link(world: World, in_place: bool) -> None:
     answer = await control.order({**WAKE, "nonce": nonce})
     assert answer["ended"] == 3 and world.mended[0]["time"] == 1.0
     assert answer["due"] is True, "containers may stand still since an agent that was here before"
+    assert answer["engine"] == "starting", "it says how the engine answered, and here is none"
     with pytest.raises(ConnectionError):
         await asyncio.wait_for(reader.read(), 10)
     assert (await control.order({"op": "status"}))["agent"] == "2", "the stream that woke it goes on"
@@ -101,21 +102,22 @@ async def test_a_wake_renews_the_link(world: World, in_place: bool) -> None:
     await pool.close()
 
 
-async def test_an_engine_is_got_going_for_who_comes_next(world: World) -> None:
-    """Only where nobody waits, who would have to share the guest with that."""
-    asked: asyncio.Queue[bytes] = asyncio.Queue()
+async def test_the_engine_is_asked_unless_the_host_knows_better(world: World) -> None:
+    """A request that the machine is woken for shows whether it answers, and need not wait for another."""
+    asked = 0
 
     async def engine(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.put_nowait(await reader.readuntil(b"\r\n\r\n"))
+        nonlocal asked
+        asked += (await reader.readuntil(b"\r\n\r\n")).startswith(b"GET /_ping ")
+        writer.write(b"HTTP/1.0 200 OK\r\n\r\nOK")
         writer.close()
 
     served = await asyncio.start_unix_server(engine, world.config.parent / "engine.sock")
     pool = world.pool(OLD)
     control = await speaking(pool, world.tasks)
-    await control.order({**WAKE, "nonce": wire.new_nonce()})
-    await control.order({**WAKE, "nonce": wire.new_nonce(), "knock": True})
-    assert (await asyncio.wait_for(asked.get(), 10)).startswith(b"GET /_ping ")
-    assert asked.empty(), "it was asked once"
+    for more, state, times in (({"ask": False}, "", 0), ({"ask": True}, "ready", 1), ({}, "ready", 2)):
+        answer = await control.order({**WAKE, "nonce": wire.new_nonce(), **more})
+        assert (answer["engine"], asked) == (state, times)
     await control.close()
     await pool.close()
     served.close()

@@ -45,6 +45,14 @@ class MustBootCold(Exception):
     """The machine's image is gone and nothing runs; the words are why."""
 
 
+@dataclass(frozen=True)
+class Mended:
+    """What a guest says after its wake; one of an earlier Proa says less, and more is asked of it."""
+
+    engine_answered: bool  # since it was restored
+    due: bool  # containers wait to be thawed or brought back
+
+
 @dataclass
 class _Restoring:
     """What a restore has come to."""
@@ -54,7 +62,7 @@ class _Restoring:
     hypervisor: Hypervisor | None = None
     secret: bytes = b""
     session: Session | None = None
-    due: bool = False  # its containers wait to go on, or to be brought back
+    mended: Mended | None = None
 
 
 class _Clock:
@@ -140,7 +148,8 @@ class Sleeper:
     async def restore(self, spec: BootSpec, fingerprint: dict[str, str], *, awaited: bool = False) -> Session:
         """The session that the image holds, running, its containers too. Nothing is parked yet (pool.park).
 
-        `awaited`: by a request, which has the guest's whole attention.
+        `awaited`: by a request, which has the guest's whole attention. Else the engine is asked whether it
+        answers, as it did.
         Raises MustBootCold where the image could not be used and is gone, and ProaError where it is
         kept and the machine sleeps on. Nothing runs then.
         """
@@ -199,18 +208,19 @@ class Sleeper:
             to.session.engine_version = to.header.engine_version
             to.session.slept_at = to.header.saved if to.header.kind == "suspended" else None
             everywhere = to.header.kind == "suspended"
-            to.due = await mend_guest(to.session, self._paths, everywhere=everywhere, knock=not to.awaited)
-            to.session.asks_engine = False  # it is as it was, and whoever asks it first finds out
+            to.mended = await mend_guest(to.session, self._paths, everywhere=everywhere, ask=not to.awaited)
+            to.session.engine_answered = to.mended.engine_answered
             to.session.awaited = to.awaited
-            to.session.goes_on = everywhere and to.due
-            if everywhere or not to.due:
+            to.session.goes_on = everywhere and to.mended.due
+            if everywhere or not to.mended.due:
                 to.session.served.clear()
             self._on_link(to.session)
 
         async def thaw() -> None:
             assert to.session is not None and to.header is not None
-            to.session.brought_back = to.due and to.header.kind == "stopped"
-            if not to.due:
+            assert to.mended is not None
+            to.session.brought_back = to.mended.due and to.header.kind == "stopped"
+            if not to.mended.due:
                 return
             if to.header.kind == "suspended":
                 await thaw_containers(to.session)
@@ -319,18 +329,17 @@ async def _order(
     return await while_alive(session.hypervisor, session.control.order(content, timeout))
 
 
-async def mend_guest(session: Session, paths: MachinePaths, *, everywhere: bool, knock: bool = False) -> bool:
+async def mend_guest(session: Session, paths: MachinePaths, *, everywhere: bool, ask: bool = True) -> Mended:
     """Clock, random pool, connections to the outside and the link's secret of a guest that was restored.
 
-    `everywhere`: in the network namespaces of containers as well; `knock`: the engine is got going. Whether
-    containers wait to be thawed or brought back. Raises ProaError.
+    `everywhere`: in the network namespaces of containers as well; `ask`: the engine, too. Raises ProaError.
     """
     nonce = wire.new_nonce()
     fresh = wire.renewed(session.secret, nonce)
     # An agent that dies in the middle leaves both: the next one tries the new one first.
     write_atomic(next_key(paths), fresh)
     order: dict[str, object] = {"op": "wake", "seed": secrets.token_hex(SEED_BYTES), "nonce": nonce}
-    order |= {"everywhere": everywhere, "knock": knock}
+    order |= {"everywhere": everywhere, "ask": ask}
     try:
         await while_alive(session.hypervisor, session.control.wait_open(WAKE_TIMEOUT))
     except TimeoutError as error:
@@ -343,7 +352,7 @@ async def mend_guest(session: Session, paths: MachinePaths, *, everywhere: bool,
         log.info("%s connections to the outside were ended", str(answer.get("ended"))[:10])
     write_atomic(paths.link_key, fresh)
     next_key(paths).unlink(missing_ok=True)
-    return answer.get("due") is not False
+    return Mended(answer.get("engine") == "ready", answer.get("due") is not False)
 
 
 def next_key(paths: MachinePaths) -> Path:

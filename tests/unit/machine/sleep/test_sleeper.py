@@ -93,8 +93,8 @@ class FakeSession:
     brought_back: bool = True
     goes_on: bool = False
     awaited: bool = False
-    asks_engine: bool = True
-    knocks: bool = False
+    engine_answered: bool = False
+    asked: bool = False
     fingerprint: dict[str, str] = field(default_factory=lambda: MARK)
     served: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -159,11 +159,13 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     paths.data_disk.write_bytes(b"disk")
     driver = FakeDriver()
 
-    async def mend(session: FakeSession, paths: MachinePaths, *, everywhere: bool, knock: bool) -> bool:
+    async def mend(
+        session: FakeSession, paths: MachinePaths, *, everywhere: bool, ask: bool
+    ) -> module.Mended:
         assert not session.machine.paused and session.secret == b"old"
-        session.knocks = knock
+        session.asked = ask
         session.machine.call("wake everywhere" if everywhere else "wake", lambda: None)
-        return session.machine.due
+        return module.Mended(engine_answered=ask, due=session.machine.due)
 
     def session(name: str, hypervisor: FakeMachine, secret: bytes, parked: int) -> FakeSession:
         return FakeSession(hypervisor, secret)
@@ -214,8 +216,8 @@ async def test_who_waits_comes_first_but_for_the_folders_of_containers(world: Wo
 @pytest.mark.parametrize("awaited", [False, True])
 async def test_a_request_has_the_guest_for_itself(world: World, awaited: bool) -> None:
     session = await (await world.asleep()).wake(awaited=awaited)
-    assert session.awaited == awaited and session.knocks != awaited
-    assert not session.asks_engine
+    assert session.awaited == awaited
+    assert session.asked == session.engine_answered == (not awaited)
 
 
 async def test_containers_that_are_brought_back_are_looked_at_at_once(world: World) -> None:
