@@ -136,7 +136,7 @@ class Coherence:
             above, node = self._watches.above(change.watch), self._watches.node(change.watch)
             if above is not None:
                 self._above(above, change)
-            if node is None or change.kind & Kind.MOUNTED:
+            if node is None or change.kind & (Kind.MOUNTED | Kind.STAYED):
                 continue
             if not change.name:
                 self._itself(node, change.kind)
@@ -145,6 +145,7 @@ class Coherence:
             elif change.kind & NAMES:
                 self._name(node, change, sources.get(change.cookie), paired)
         self._mounted({change.name for change in changes if change.kind & Kind.MOUNTED})
+        self._stayed({change.name for change in changes if change.kind & Kind.STAYED})
 
     def _is_seen(self, change: Change) -> bool:
         node = self._watches.node(change.watch)
@@ -187,6 +188,12 @@ class Coherence:
             for path in paths:
                 self._tree.reach.mounted(path)
             self._look_again()  # once: it compares all that the guest knows
+
+    def _stayed(self, paths: set[bytes]) -> None:
+        """Mounts have changed somewhere: where a share has disks in it, it may have been there."""
+        if paths and (any(map(self._tree.is_within, paths)) or self._tree.nodes.on_several_disks()):
+            self._tree.nodes.let_go_all(but_nameless=True)
+            self._look_again()
 
     def _itself(self, node: Node, kind: Kind) -> None:
         """What is watched has changed, seen from itself; that it moves or goes, its folder tells too."""

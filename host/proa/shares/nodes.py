@@ -159,6 +159,15 @@ class Nodes:
         with self._lock:
             return list(self._by_number.values())
 
+    def on_several_disks(self) -> bool:
+        """Whether the guest knows a folder in a share that is on another disk than what it lies in."""
+        return any(
+            folder.root is not None and folder.identity[0] != node.identity[0]
+            for node in self.all()
+            if node.is_folder
+            for folder, _ in tuple(node.places)
+        )
+
     def restore(self, nodes: dict[int, Node], next_number: int) -> None:
         """Go on with nodes that an earlier server knew; the top is among them."""
         with self._lock:

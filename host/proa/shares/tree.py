@@ -116,11 +116,11 @@ class Tree:
 
     def reaches(self, path: bytes) -> bool:
         """Whether something of a share may lie there or below."""
-        return any(
-            (path + b"/").startswith(root.rstrip(b"/") + b"/")
-            or (root + b"/").startswith(path.rstrip(b"/") + b"/")
-            for root in self._guarded.roots
-        )
+        return path in self._guarded.roots or self.is_within(path) or bool(self.roots_below(path))
+
+    def is_within(self, path: bytes) -> bool:
+        """Whether it lies in a share."""
+        return any(path.startswith(root.rstrip(b"/") + b"/") for root in self._guarded.roots)
 
     def tops_of(self, path: bytes) -> Iterator[tuple[Node, list[bytes]]]:
         """The shared folders that the guest knows and a path may lie in, with the names on the way there."""

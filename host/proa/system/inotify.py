@@ -33,6 +33,7 @@ _ELSEWHERE = frozenset(
 )  # fmt: skip
 # Where `A` and `a` are one file, and its changes are told of one of the two only.
 _OF_ANY_CASE = frozenset(("exfat", "hfs", "hfsplus", "msdos", "vfat"))
+_UNMOUNTED = 0x2000  # linux/inotify.h: of what was watched, on a disk that went
 _MOUNTS = "/proc/self/mountinfo"  # proc(5); poll(2) tells of each change
 _ONLY_NAMES = NAMES | Kind.SELF_DELETED | Kind.SELF_MOVED
 _ALL = _ONLY_NAMES | CONTENT
@@ -96,7 +97,10 @@ class Inotify:
     def _remounted(self) -> list[Change]:
         before, self._mounted = self._mounted, mount_points(self._table())
         self._elsewhere.clear()  # a device's number may be another's by now
-        return [Change(0, Kind.MOUNTED, point) for point, _ in sorted(before ^ self._mounted)]
+        found = [Change(0, Kind.MOUNTED, point) for point, _ in sorted(before ^ self._mounted)]
+        # One that came and went since the last look is in neither table, and one that took another's place
+        # has its number: the lowest that is free.
+        return [*found, *(Change(0, Kind.STAYED, point) for point, _ in sorted(before & self._mounted))]
 
     def _table(self) -> str:
         data = b""
@@ -141,7 +145,8 @@ def parse(data: bytes) -> list[Change]:
     while at < len(data):
         watch, mask, cookie, length = _EVENT.unpack_from(data, at)
         at += _EVENT.size
-        found.append(Change(watch, Kind(mask), data[at : at + length].rstrip(b"\0"), cookie))
+        # That a disk went is told by the table of mounts, with its path; here it has none.
+        found.append(Change(watch, Kind(mask & ~_UNMOUNTED), data[at : at + length].rstrip(b"\0"), cookie))
         at += length
     return found
 

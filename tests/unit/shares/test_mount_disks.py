@@ -181,7 +181,8 @@ def test_a_folder_that_leads_to_a_share_and_is_in_another(tmp_path: Path) -> Non
 
 
 def test_a_disk_that_is_unplugged(mount: ShareMount, host: Path) -> None:
-    """The folder below it shows, and the disk when it is back."""
+    """The folder below it shows, and the disk when it is back; the same server goes on all the time."""
+    before = mount.server_pid
     (host / "stick").mkdir()
     (host / "stick/below").write_text("below")
     with disk(host / "stick"):
@@ -194,6 +195,44 @@ def test_a_disk_that_is_unplugged(mount: ShareMount, host: Path) -> None:
         (host / "stick/other").write_text("another stick")
         assert soon(lambda: os.listdir(guest) == ["other"])
         assert (guest / "other").read_text() == "another stick"
+    mount.settled()
+    assert mount.server_pid == before
+
+
+# Busy with other changes while a disk comes and goes, and it lets no folder go by itself.
+_BUSY = """
+import sys
+from proa.shares import __main__, coherence
+coherence.GATHERED = coherence.OWN_GATHERED = 1
+coherence.FOLDERS_HELD = 600
+sys.exit(__main__.main(sys.argv))
+"""
+
+
+def test_a_disk_that_came_and_went_before_it_was_looked_at(tmp_path: Path) -> None:
+    """And one that was swapped: the table of mounts is the same before and after."""
+    slot = tmp_path / "root/slot"
+    slot.mkdir(parents=True)
+    (slot / "below").write_text("below")
+    with ShareMount(tmp_path, {tmp_path / "root": True}, server=("-c", _BUSY)) as mount:
+        guest = mount.path(slot)
+
+        def begin() -> None:
+            (tmp_path / "root/other").write_text("x")
+            mount.settled()
+
+        begin()
+        with disk(slot):
+            (guest / "file").write_text("of the guest")
+            assert os.listdir(guest) == ["file"]
+        assert soon(lambda: (guest / "below").read_text() == "below")
+        with disk(slot):
+            (slot / "first").touch()
+            assert soon(lambda: os.listdir(guest) == ["first"])
+            begin()
+        with disk(slot):
+            (slot / "second").touch()
+            assert soon(lambda: os.listdir(guest) == ["second"])
 
 
 @pytest.mark.long

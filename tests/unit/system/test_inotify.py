@@ -58,6 +58,11 @@ def test_events_as_the_kernel_writes_them() -> None:
     assert parse(data) == [Change(3, Kind.CREATED, b"a name"), Change(-1, Kind.OVERFLOW)]
 
 
+def test_the_end_of_a_watched_disk_is_no_mount_without_a_path() -> None:
+    data = struct.pack("iIII", 3, 0x2000, 0, 0) + struct.pack("iIII", 3, 0x8000, 0, 0)
+    assert parse(data) == [Change(3, Kind(0)), Change(3, Kind.ENDED)]
+
+
 def test_a_folder_is_watched_wherever_it_is(tmp_path: Path) -> None:
     """By its descriptor: it is another's folder that has its name by now."""
     (tmp_path / "a").mkdir()
