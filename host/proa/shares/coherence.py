@@ -144,8 +144,8 @@ class Coherence:
                 self._content(node, change.name, change.kind)
             elif change.kind & NAMES:
                 self._name(node, change, sources.get(change.cookie), paired)
-        self._mounted({change.name for change in changes if change.kind & Kind.MOUNTED})
-        self._stayed({change.name for change in changes if change.kind & Kind.STAYED})
+        if not self._mounted({change.name for change in changes if change.kind & Kind.MOUNTED}):
+            self._stayed({change.name for change in changes if change.kind & Kind.STAYED})
 
     def _is_seen(self, change: Change) -> bool:
         node = self._watches.node(change.watch)
@@ -180,14 +180,19 @@ class Coherence:
         self._watches.no_echoes()
         self._look_again()
 
-    def _mounted(self, paths: set[bytes]) -> None:
-        """Other folders than before are seen there; who watches one is told nothing of that."""
-        if any(map(self._tree.reaches, paths)):
-            log.info("another file system is there: %s", ", ".join(map(host_path, sorted(paths))))
-            self._tree.nodes.let_go_all()
-            for path in paths:
-                self._tree.reach.mounted(path)
-            self._look_again()  # once: it compares all that the guest knows
+    def _mounted(self, paths: set[bytes]) -> bool:
+        """Other folders than before are seen there; who watches one is told nothing of that.
+
+        Whether that concerns a share.
+        """
+        if not any(map(self._tree.reaches, paths)):
+            return False
+        log.info("another file system is there: %s", ", ".join(map(host_path, sorted(paths))))
+        self._tree.nodes.let_go_all()
+        for path in paths:
+            self._tree.reach.mounted(path)
+        self._look_again()  # once: it compares all that the guest knows
+        return True
 
     def _stayed(self, paths: set[bytes]) -> None:
         """Mounts have changed somewhere: where a share has disks in it, it may have been there."""

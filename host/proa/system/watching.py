@@ -33,9 +33,7 @@ class Kind(enum.IntFlag):
     MOUNTED = 0x2000  # `name` is a whole path, where another file system is from now on
     OVERFLOW = 0x4000  # more happened than could be told: look at everything
     ENDED = 0x8000  # the watch is gone, for what was watched is
-    STAYED = (
-        0x10000  # `name` is a whole path, where mounts have changed, or a file system seems to have stayed
-    )
+    STAYED = 0x10000  # `name` is one where mounts have changed, and the same file system seems to be
     FOLDER = 0x40000000
 
 
