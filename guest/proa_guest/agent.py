@@ -83,9 +83,10 @@ class Agent:
         if not isinstance(nonce, str):
             raise wire.WireError("a nonce is missing")
         # Where no container speaks to the outside it is done before a thread would have begun.
-        mend = self.sleeper.mend
-        in_thread = self.sleeper.goes_elsewhere(content)
-        ended = await asyncio.to_thread(mend, content) if in_thread else mend(content)
+        if self.sleeper.goes_elsewhere(content):
+            ended = await asyncio.to_thread(self.sleeper.mend, content, elsewhere=True)
+        else:
+            ended = self.sleeper.mend(content, elsewhere=False)
         self._renew(wire.renewed(self.secret, nonce))
         for transport in self.connections - {control}:
             reset(transport)

@@ -89,6 +89,7 @@ class KeptOpen:
     def drop_all(self) -> None:
         """The host may be another one, and not have heard the last that the one before was told."""
         self._gone += [*self._told, *self._kept]
+        self._told.clear()
         self._in_use.clear()
         self._kept.clear()
         self._of.clear()

@@ -102,25 +102,26 @@ class Sleeper:
     # -- mending ------------------------------------------------------------------------------
 
     def goes_elsewhere(self, content: dict[str, object]) -> bool:
-        """Whether to `mend` takes a thread of its own, for it changes the thread's network namespace."""
+        """Whether to `mend` goes to the namespaces of containers, and so takes a thread of its own."""
         known = self._elsewhere
         return content.get("everywhere") is not False and (
             known is None or bool(len(known)) or known.may_be_more()
         )
 
-    def mend(self, content: dict[str, object]) -> int:
+    def mend(self, content: dict[str, object], *, elsewhere: bool) -> int:
         """Clock, random pool and connections to the outside, after a restore; how many of those were ended.
 
-        Raises OSError, wire.WireError.
+        `elsewhere` is what `goes_elsewhere` said. Raises OSError, wire.WireError.
         """
         mend_clock_and_pool(content)
         ended = outside.end_here()
-        if self.goes_elsewhere(content):
-            if self._elsewhere is None or self._elsewhere.may_be_more():
-                self._forget_elsewhere()
-                self._elsewhere = outside.find_elsewhere()
-            ended += self._elsewhere.end()
-        return ended
+        return ended + self._end_elsewhere() if elsewhere else ended
+
+    def _end_elsewhere(self) -> int:
+        if self._elsewhere is None or self._elsewhere.may_be_more():
+            self._forget_elsewhere()
+            self._elsewhere = outside.find_elsewhere()
+        return self._elsewhere.end()
 
     def _forget_elsewhere(self) -> None:
         known, self._elsewhere = self._elsewhere, None

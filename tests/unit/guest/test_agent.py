@@ -40,7 +40,7 @@ class World:
 async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     mended: list[dict[str, object]] = []
 
-    def mend(content: dict[str, object]) -> int:
+    def mend(content: dict[str, object], *, elsewhere: bool) -> int:
         mended.append(content)  # in earnest it would set this host's clock
         return 3
 

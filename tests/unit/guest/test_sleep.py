@@ -91,12 +91,12 @@ def test_what_leads_outside_is_found_while_containers_stand_still(
     sleeper.freeze(everywhere)
     assert len(found) == 1 and sleeper.goes_elsewhere(everywhere)
     assert not sleeper.goes_elsewhere({"everywhere": False})
-    assert (sleeper.mend(everywhere), len(found)) == (1 + 2, 1)
+    assert (sleeper.mend(everywhere, elsewhere=True), len(found)) == (1 + 2, 1)
     made.append("two")
-    assert (sleeper.mend(everywhere), len(found), found[0].closed) == (1 + 2, 2, True)
+    assert (sleeper.mend(everywhere, elsewhere=True), len(found), found[0].closed) == (1 + 2, 2, True)
     sleeper.orders()["thaw"]({})
     assert found[1].closed, "containers may connect to anywhere from here on"
-    assert (sleeper.mend(everywhere), len(found)) == (1 + 2, 3)
+    assert (sleeper.mend(everywhere, elsewhere=True), len(found)) == (1 + 2, 3)
 
 
 class _Elsewhere(outside.Elsewhere):
