@@ -35,7 +35,8 @@ class Coherence:
         self._tree = tree
         self._watches = tree.watches
         self._outbox = outbox
-        self.own = OwnChanges(tree.watches, self._content, self._missed, self._name_missed, outbox.overtaken)
+        missed = self._content, self._missed, self.name_missed
+        self.own = OwnChanges(tree.watches, *missed, outbox.overtaken, self._doubted)
         self._news = News(tree, outbox, self.own)
         self._comparison = Comparison(tree, outbox, self.own, self._news)
         self._gone_again: set[Place] = set()  # made and removed before it could be looked at
@@ -222,7 +223,10 @@ class Coherence:
         for folder, name in tuple(node.places):
             self._content(folder, name, kind)
 
-    def _name_missed(self, folder: Node, name: bytes) -> None:
+    def _doubted(self, node: Node) -> None:
+        self._outbox.inode(node, content=True)
+
+    def name_missed(self, folder: Node, name: bytes) -> None:
         """A name has changed, which was taken for the guest's own change."""
         if self._watches.by_path:
             self._comparison.look_at({(folder, name): Kind(0)}, self._since)
@@ -239,6 +243,7 @@ class Coherence:
         place, kind = (folder, change.name), change.kind & NAMES
         if self._watches.is_echo(*place, kind) or self._tree.hides(*place):
             return
+        self.own.others_were_at_it()
         self._outbox.inode(folder, content=True)  # the listing that the kernel keeps
         if kind == Kind.MOVED_FROM and change.cookie in paired:
             return  # told with its other half

@@ -244,8 +244,12 @@ class Comparison:
     def _gone(self, one: _Seen) -> None:
         node = one.known
         assert node is not None
-        if one.place[0].names.get(one.place[1]) is not node:
-            return  # moved, which was told with its new name
+        folder, name = one.place
+        if folder.names.get(name) is not node:
+            if name in folder.names or self._was_told(one.place, None):
+                return  # moved, which was told with its new name
+            # That it is not there was found when something in it was looked for, and told to nobody.
+            folder.names[name] = node
         self._outbox.inode(one.place[0], content=True)
         self._was_told(one.place, None)
         lives = self._lives_on(node)

@@ -71,6 +71,7 @@ class News:
         node = self._forget_place(place)
         if node is not None and kind & Kind.DELETED and not node.places:
             self._tree.nodes.ended(node)  # the next file with its number is another one
+            self._tree.owners.forget(*node.identity[:2])
         elif kind & Kind.FOLDER and kind & Kind.MOVED_FROM:
             self._tree.nodes.let_go_all()  # it may lie outside of all shares now, with all that is in it
         self._outbox.removed(*place, node or self._stand_in(kind))

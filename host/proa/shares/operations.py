@@ -197,6 +197,7 @@ class Operations:
         before = self.tree.nodes.known(identity(found))
         if before is not None:  # of a file that has gone, which is yet to be told
             self.tree.nodes.ended(before)
+        self.tree.owners.forget(*identity(found)[:2])  # the host has removed the one that had its number
         above = self.tree.attributes_of(parent)
         gid, bits = request.gid, mode & 0o7777
         if above.mode & stat.S_ISGID:
@@ -266,7 +267,7 @@ class Operations:
         node = self.tree.nodes.known(identity(found))
         last = stat.S_ISDIR(found.st_mode) or found.st_nlink <= 1
         if last:
-            self.tree.owners.forget(found)
+            self.tree.owners.forget(*identity(found)[:2])
         if node is not None:
             node.changed()
             self.tree.nodes.left(node, (parent, name))
@@ -310,7 +311,18 @@ class Operations:
                 stack.enter_context(self._losing_a_name(replaced))
             self._without_open_folders(lambda: beneath.rename(folder, name, to_folder, to_name, flags))
             self._follow_rename(old, new, found, replaced, exchange=bool(flags & beneath.RENAME_EXCHANGE))
+        self._check_moved(new, found)
         return b""
+
+    def _check_moved(self, place: Place, found: Status) -> None:
+        """Another file may have moved there: one that the host gave the old name to at the last moment."""
+        folder, name = place
+        try:
+            now = beneath.status(self.tree.folder(folder), name)
+        except (OSError, Refused):
+            return  # that it has gone is told
+        if identity(now) != identity(found):
+            self.coherence.name_missed(folder, name)
 
     def _without_open_folders(self, change: Callable[[], None]) -> None:
         """Change a name, also where a folder that is only kept open here is in the way of that."""

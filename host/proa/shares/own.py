@@ -3,11 +3,16 @@
 Names are told exactly once each, so they are counted off. For content it is enough to compare with how the
 guest's last change left the file, if nothing else had changed it before. What is told while the guest is at
 a change cannot be told apart until that has ended: then it is looked at.
+
+How a file was left is known by its times, and those have the system's ticks: what the host does to it in
+the same one, or before it has been looked at how the guest left it, cannot be seen. So where the host is
+busy just then, what was the guest's own is not trusted there either, though nobody is told of a change.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +24,7 @@ from proa.shares.watches import Watches, stamp
 from proa.system.beneath import Status
 from proa.system.watching import Kind
 
+BUSY = 0.05  # seconds after a change of the host's in which it may be at the same files
 _Key = tuple[int, bytes]
 
 
@@ -39,13 +45,15 @@ class OwnChanges:
         node: Callable[[Node, Kind], None],
         name: Callable[[Node, bytes], None],
         overtakes: Callable[[Node, bytes], None],
+        doubts: Callable[[Node], None],
     ) -> None:
         """These are told what was missed: a change of what has a name, of a file, and of a name itself.
 
-        And the last, which names the guest has changed.
+        And the last two, which names the guest has changed, and of which file that is not sure.
         """
         self._watches = watches
-        self._overtakes = overtakes
+        self._overtakes, self._doubts = overtakes, doubts
+        self._busy_until = 0.0  # of the monotonic clock
         self._missed_content, self._missed_node, self._missed_name = content, node, name
         self._lock = threading.Lock()
         self._names: dict[_Key, _UnderWay] = {}
@@ -174,11 +182,23 @@ class OwnChanges:
                 now = found()
             except (OSError, Refused):
                 return True
-            return node.own == stamp(now) and node.identity == identity(now)
+            own = node.own == stamp(now) and node.identity == identity(now)
+        if own and self.others_are_at_it():
+            self._doubts(node)
+        return own
+
+    def others_were_at_it(self) -> None:
+        """The host has changed something itself."""
+        self._busy_until = time.monotonic() + BUSY
+
+    def others_are_at_it(self) -> bool:
+        """Whether the host may be changing the same files just now."""
+        return time.monotonic() < self._busy_until
 
     def told(self, node: Node, found: Status, *, content: bool) -> None:
         """The guest is about to be told that it is to ask anew; it looked so before."""
         now = stamp(found)
+        self.others_were_at_it()
         with self._lock:
             # Of a change of attributes alone it keeps what it has read, which may be older.
             if content or (node.sure is not None and node.sure[:2] == now[:2]):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import re
 import stat
 import threading
@@ -71,7 +72,7 @@ class Owners:
         return self._table.get((found.st_dev, found.st_ino))
 
     def write(self, parent: Descriptor, name: bytes, found: Status, owner: Owner) -> None:
-        """Keep it. Raises OSError for a full or a read-only disk."""
+        """Keep it. Raises OSError: for a full or a read-only disk, and where another file is called so."""
         if not self.keep:
             return
         if stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode):
@@ -80,6 +81,10 @@ class Owners:
             except OSError as error:
                 if error.errno not in _MISSING:
                     raise
+                # Else it would be kept for whatever gets the number of one that has just been replaced.
+                now = beneath.status(parent, name)
+                if (now.st_dev, now.st_ino) != (found.st_dev, found.st_ino):
+                    raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from error
             else:
                 return
         self.put((found.st_dev, found.st_ino), owner)
@@ -95,9 +100,9 @@ class Owners:
             self._table[key] = owner
             self._note(Owned(*key, owner.uid, owner.gid, owner.bits))
 
-    def forget(self, found: Status) -> None:
-        """The file's last name is gone."""
+    def forget(self, device: int, inode: int) -> None:
+        """The file's last name is gone, or this is a new one."""
         if self._table:
             with self._lock, contextlib.suppress(KeyError):
-                del self._table[found.st_dev, found.st_ino]
-                self._note(Disowned(found.st_dev, found.st_ino))
+                del self._table[device, inode]
+                self._note(Disowned(device, inode))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import stat
 from collections.abc import Callable
 
@@ -12,6 +13,7 @@ from proa.shares.notices import Outbox, Repeat
 from proa.shares.protocol import Attributes, Op, Refused, Request, names
 from proa.shares.tree import Tree
 from proa.system import beneath
+from proa.system.beneath import Status
 
 # What changes nothing, and is answered as to anybody.
 _HARMLESS = frozenset(
@@ -104,13 +106,13 @@ class Repeats:
             raise Refused("EPERM")
         self._behind(repeat)
         folder = self._tree.folder(repeat.folder)
-        try:
+        wanted = stat.S_IFMT(repeat.found.st_mode)
+        found: Status | None = None
+        with contextlib.suppress(FileNotFoundError):
             found = beneath.status(folder, repeat.name)
-        except FileNotFoundError:
-            found = repeat.found  # it has been moved or removed since, which will be told too
-        if stat.S_IFMT(found.st_mode) != stat.S_IFMT(repeat.found.st_mode):
-            found = repeat.found
+        if found is None or stat.S_IFMT(found.st_mode) != wanted:
+            # It has been moved, removed or replaced since, which will be told too. Nobody is to take the name
+            # for what it was until then: who lists the folder would be told so, and the guest keeps that.
+            return self._old(self._tree.nodes.stand_in(wanted >> 12))
         node, attributes = self._tree.take_in(repeat.folder, repeat.name, folder, found)
-        if found is repeat.found:
-            return protocol.entry_out(node.number, attributes, 0, 0)
         return self._entry(node, attributes, repeat.folder, repeat.name)

@@ -375,8 +375,12 @@ class Server:
     def _last(
         self, request: Request, body: Body, ahead: Sequence[Ahead], is_news: Callable[[], bool]
     ) -> tuple[bytes, Body]:
-        """Notices that go with an answer, and the answer, which a notice may have overtaken."""
-        if is_news():
+        """Notices that go with an answer, and the answer, which a notice may have overtaken.
+
+        The guest's kernel may still be at the answer when it takes the next notice. It heeds that but with
+        SETATTR, of which it keeps what is older then: so nothing is told for good while the host is busy.
+        """
+        if is_news() or (request.op == Op.SETATTR and self._operations.own.others_are_at_it()):
             body = protocol.untrusted(request.op, body)
         return self._operations.anticipation.notices(ahead), body
 

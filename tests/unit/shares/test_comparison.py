@@ -128,6 +128,21 @@ def test_what_is_in_a_folder_that_went_is_told_before_the_folder(world: World) -
     assert repeats(world) == [repeat(1, folder, b"b", b"r"), repeat(2, world.top, b"a", b"r")]
 
 
+def test_that_a_folder_went_is_told_though_it_was_found_on_the_way_to_what_was_in_it(world: World) -> None:
+    (world.folder / "x/c/a").mkdir(parents=True)
+    (world.folder / "y").mkdir()
+    x, _ = world.look_up(world.top, b"x"), world.look_up(world.top, b"y")
+    folder = world.look_up(x, b"c")
+    world.look_up(folder, b"a")
+    world.operations.tree.nodes.let_go(folder)
+    (world.folder / "x/c").rename(world.folder / "y/d")
+    moved = MOVED | Kind.FOLDER
+    tell(world, ("x/c", moved), ("x/c/a", moved), ("y/d", moved))
+    assert repeat(3, x, b"c", b"r") in repeats(world)
+    assert (Notice.INVAL_INODE, protocol.inval_inode(x.number, content=True)) in world.told
+    assert (Notice.INVAL_ENTRY, protocol.inval_entry(x.number, b"c")) in world.told
+
+
 def test_names_are_found_in_any_case_where_the_disk_takes_them_so(tmp_path: Path) -> None:
     watcher = Scripted(by_path=True)
     watcher.any_case = True

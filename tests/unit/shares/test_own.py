@@ -5,8 +5,10 @@ In what order the two are seen is scripted, for with a real watcher it is a matt
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
+import stat
 import struct
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +21,7 @@ if sys.platform == "win32":
 
 from proa.shares import protocol
 from proa.shares.nodes import Node
+from proa.shares.owners import Owner
 from proa.shares.protocol import Notice, Op
 from proa.shares.server import Server
 from proa.system.watching import Change, Kind
@@ -167,6 +170,38 @@ def test_writes_of_the_guest_alone_are_no_news(world: World) -> None:
     assert not [body for _, body in world.told if body[:8] == node.number.to_bytes(8, "little")]
 
 
+def test_another_file_that_the_host_put_there_before_the_guest_moves_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (world.folder / "a").write_text("x")
+    (world.folder / "b").write_text("the host's")
+    node, other = world.look_up(world.top, b"a"), world.look_up(world.top, b"b")
+    meanwhile(
+        monkeypatch, "rename", world,
+        *_move(world, b"b", b"a", 1),
+        first=lambda: os.replace(world.folder / "b", world.folder / "a"),
+    )  # fmt: skip
+    world.ask(Op.RENAME, world.top, struct.pack("<Q", world.top.number) + b"a\0c\0")
+    world.operations.coherence.follow(_move(world, b"a", b"c", 2))
+    told(world, [(Notice.INVAL_ENTRY, protocol.inval_entry(world.top.number, b"c"))])
+    assert world.top.names.get(b"c") is not node
+    assert world.look_up(world.top, b"c") is other
+
+
+def test_a_file_is_not_trusted_that_the_host_may_have_changed_in_the_same_tick(world: World) -> None:
+    (world.folder / "a").write_text("0123")
+    (world.folder / "b").write_text("the host's")
+    node = world.look_up(world.top, b"a")
+    world.look_up(world.top, b"b")
+    (world.folder / "b").write_text("the host again")
+    world.operations.coherence.follow([Change(world.top.watch, Kind.MODIFIED, b"b")])
+    _write(world, node, _opened(world, node), b"x", 0)
+    world.operations.coherence.follow([Change(world.top.watch, Kind.MODIFIED, b"a")])
+    told(world, [attributes(node, content=True)])
+    repeated = [body for code, body in world.told if code == Notice.REPEAT]
+    assert repeated == [protocol.repeat(1, world.top.number, b"b", (0, b""), b"m")], "not the guest's own"
+
+
 # -- what is told late -----------------------------------------------------------------------------
 
 
@@ -293,3 +328,75 @@ def test_an_answer_that_a_notice_has_overtaken_is_not_kept(
         found[answer[at : at + size]] = entry[2:4]
         at += (size + 7) & ~7
     assert set(found.values()) == {(0, 0)} and len(found) == (3 if op == Op.READDIRPLUS else 1)
+
+
+def test_attributes_that_are_set_while_the_host_is_busy_are_not_kept(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The guest's kernel heeds no notice that it takes before such an answer."""
+    (world.folder / "a").write_text("x")
+    (world.folder / "b").write_text("y")
+    node = world.look_up(world.top, b"a")
+    world.look_up(world.top, b"b")
+
+    def change() -> Change:
+        (world.folder / "b").write_text("the host")
+        return Change(world.top.watch, Kind.MODIFIED, b"b")
+
+    late = _Late(world, monkeypatch, change)
+    mode = struct.pack("<I4xQQQQQQIIII4xII4x", protocol.SetAttr.MODE, *[0] * 9, 0o600, 0, 0)
+    answer = late.ask(Op.SETATTR, node, mode)
+    late.close()
+    assert protocol.ATTR_OUT.unpack_from(answer)[0] == 0
+
+
+# -- repeats of what has changed since -------------------------------------------------------------
+
+
+def test_a_name_that_is_another_kind_of_file_by_now_is_not_listed_as_it_was(world: World) -> None:
+    (world.folder / "other").write_text("x")
+    world.look_up(world.top, b"other")
+    (world.folder / "a").write_text("x")
+    world.operations.coherence.follow([Change(world.top.watch, Kind.CREATED, b"a")])
+    world.operations.outbox.begin(lambda code, body: None)
+    world.until(lambda: world.operations.outbox.current is not None)
+    (world.folder / "a").unlink()
+    (world.folder / "a").mkdir()
+    world.operations.repeats.pid = 7
+    body = struct.pack("<4I", stat.S_IFREG | 0o600, 0, 0, 0) + b"a\0"
+    request = protocol.Request(Op.MKNOD, 2, world.top.number, 0, 0, 7, memoryview(body))
+    answer = world.operations.answer(request)
+    assert answer is not None
+    number, _, name_valid, valid, _, _ = protocol.ENTRY_OUT.unpack_from(bytes(answer))
+    assert number and (name_valid, valid) == (0, 0)
+    listed = world.ask(Op.READDIRPLUS, world.top, struct.pack("<QQI20x", 0, 0, 4096))
+    kinds, at = {}, 0
+    while at < len(listed):
+        at += protocol.ENTRY_OUT.size + protocol.ATTR.size
+        _, _, size, kind = protocol.DIRENT.unpack_from(listed, at)
+        at += protocol.DIRENT.size
+        kinds[listed[at : at + size]] = kind << 12
+        at += (size + 7) & ~7
+    assert kinds[b"a"] == stat.S_IFDIR
+
+
+def test_an_owner_does_not_pass_to_the_next_file_with_its_number(world: World) -> None:
+    """Of what cannot hold its own, as links."""
+    (world.folder / "a").symlink_to("x")
+    node = world.look_up(world.top, b"a")
+    owners = world.operations.tree.owners
+    owners.put(node.identity[:2], Owner(5, 6, 0o777))
+    (world.folder / "a").unlink()
+    world.operations.coherence.follow([Change(world.top.watch, Kind.DELETED, b"a")])
+    assert owners.table() == []
+
+
+def test_an_owner_is_not_kept_for_a_file_that_was_replaced_this_moment(world: World) -> None:
+    (world.folder / "a").write_text("x")
+    tree = world.operations.tree
+    at = tree.locate(world.look_up(world.top, b"a"))
+    (world.folder / "b").symlink_to("x")
+    (world.folder / "b").rename(world.folder / "a")
+    with pytest.raises(OSError, match=os.strerror(errno.ESTALE)):
+        tree.owners.write(at.parent, at.name, at.found, Owner(5, 6, 0o600))
+    assert tree.owners.table() == []
