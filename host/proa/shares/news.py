@@ -96,6 +96,14 @@ class News:
         # A new file may have got the number of the one that was removed, but not its times.
         return stamp(found) in (node.own, node.told)
 
+    def _has_stayed(self, old: Place, new: Place) -> bool:
+        """Whether another file is called so by now that the guest knows: to repeat the move would move that."""
+        node, found = old[0].names.get(old[1]), self.status(*old)
+        if node is None or found is None or node.identity != identity(found):
+            return False
+        moved = self.status(*new)
+        return moved is None or node.identity != identity(moved)
+
     def _forget_place(self, place: Place) -> Node | None:
         """Nobody is to take the name for the file that it stood for; that file, if the guest knew it."""
         node = place[0].names.pop(place[1], None)
@@ -132,6 +140,10 @@ class News:
 
     def moved(self, old: Place, new: Place, kind: Kind) -> None:
         if self._is_another(old):
+            self.unseen(*new)
+            return
+        if self._has_stayed(old, new):
+            self._outbox.entry(*old, expire=True)
             self.unseen(*new)
             return
         if self._own.outruns(*new):

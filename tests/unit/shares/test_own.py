@@ -232,6 +232,29 @@ def test_a_move_told_after_the_guest_gave_the_old_name_away(world: World) -> Non
     assert len([body for code, body in world.told if code == Notice.REPEAT]) == 1
 
 
+def test_a_move_told_after_the_guest_has_found_another_file_by_the_old_name(world: World) -> None:
+    """Which would move along where the move is repeated."""
+    (world.folder / "a").mkdir()
+    world.look_up(world.top, b"a")
+    (world.folder / "a").rename(world.folder / "b")
+    (world.folder / "a").mkdir()
+    node = world.look_up(world.top, b"a")
+    (world.folder / "a").chmod(0o700)
+    world.operations.coherence.follow(
+        [*_move(world, b"a", b"b", 1), Change(world.top.watch, Kind.CREATED | Kind.FOLDER, b"a")]
+    )
+    top = world.top.number
+    told(
+        world,
+        [
+            (Notice.INVAL_ENTRY, protocol.inval_entry(top, b"b")),
+            (Notice.REPEAT, protocol.repeat(1, top, b"b", (0, b""), b"d")),
+        ],
+    )
+    assert not [body for code, body in world.told if code == Notice.REPEAT and body.endswith(b"v")]
+    assert world.top.names[b"a"] is node
+
+
 def test_a_removal_told_after_the_guest_made_the_name_anew(world: World) -> None:
     (world.folder / "a").write_text("x")
     (world.folder / "b").write_text("y")
