@@ -97,7 +97,7 @@ class News:
         return stamp(found) in (node.own, node.told)
 
     def _has_stayed(self, old: Place, new: Place) -> bool:
-        """Whether another file is called so by now that the guest knows: to repeat the move would move that."""
+        """Whether another file is called so by now, which the guest knows: that would move with a repeat."""
         node, found = old[0].names.get(old[1]), self.status(*old)
         if node is None or found is None or node.identity != identity(found):
             return False
