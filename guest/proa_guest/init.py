@@ -27,6 +27,9 @@ WELCOME = "/usr/share/proa/welcome.tar"
 WELCOME_MARK = f"{disk.MOUNT}/proa/welcome-loaded"
 # What dockerd alone runs in place of the system's (vmimages/root.py).
 DOCKERD_PROGRAMS = "/usr/lib/proa/dockerd"
+# Nanoseconds that its threads' pauses may be longer where the processor is emulated: after each rest one of
+# Go's pauses for 20 us again and again, a thirtieth of a wake. Containers are children of containerd.
+DOCKERD_SLACK = 2_000_000
 LOOK_SOON, LOOK_LATER = 0.1, 2.0  # seconds between looks while something comes up, and after that
 LOG_SIZE = 1 << 20  # bytes; logs lie in memory
 STOP_TIMEOUT = {"dockerd": 40.0, "containerd": 10.0, "agent": 3.0}  # seconds; containers have 10 by default
@@ -62,6 +65,7 @@ class Init:
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._told = ""
         self._rests_until = 0.0
+        self._emulated = False  # as far as that is known: randomise_addresses
         self._shares: int | None = None  # the mount of the host's folders: it ends with this
 
     # -- setting up ---------------------------------------------------------------------------
@@ -122,11 +126,15 @@ class Init:
             service.not_started(str(error.strerror), now())
             return
         service.started(pid, now())
-        try:
-            with open(f"/proc/{pid}/oom_score_adj", "w", encoding="ascii") as score:  # noqa: PTH123
-                score.write("-900")
-        except OSError:
-            return  # it is gone already; the reaper will say so
+        settings = {"oom_score_adj": "-900"}
+        if self._emulated and service.name == "dockerd":
+            settings["timerslack_ns"] = str(DOCKERD_SLACK)
+        for name, value in settings.items():
+            try:
+                with open(f"/proc/{pid}/{name}", "w", encoding="ascii") as file:  # noqa: PTH123
+                    file.write(value)
+            except OSError:
+                continue  # it is gone already; the reaper will say so
 
     def start_due(self) -> None:
         ready = {service.name: service.state == "ready" for service in self.services}
@@ -205,7 +213,8 @@ class Init:
 
     def run(self) -> None:
         """Until SIGTERM."""
-        if setup.randomise_addresses():
+        self._emulated = setup.randomise_addresses()
+        if self._emulated:
             # Not for dockerd and its own iptables calls, which emulation repeats faster so; containers
             # are children of containerd.
             for service in self.services:
