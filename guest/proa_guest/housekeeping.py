@@ -1,7 +1,8 @@
 """Gives back what a quiet guest holds for nothing: cached pages to the host, unused blocks to its disk.
 
-Free pages go back by themselves (the balloon's free-page reporting); cached ones are not free until they
-are dropped. The data disk is mounted with `discard`; the trim finds what was freed while that failed.
+Free pages go back by themselves (the balloon's free-page reporting), where a whole block of 2 MiB is free;
+cached ones are not free until they are dropped, and lie between others that stay. The data disk is mounted
+with `discard`; the trim finds what was freed while that failed.
 """
 
 from __future__ import annotations
@@ -88,9 +89,11 @@ def cache(path: str = "/proc/meminfo") -> int:
 
 
 def _drop_cache() -> None:
-    # proc_sys_vm(5): clean pages only; what is to be written stays.
-    with open("/proc/sys/vm/drop_caches", "w", encoding="ascii") as file:  # noqa: PTH123
-        file.write("1")
+    # proc_sys_vm(5): clean pages only; what is to be written stays. Then what is free is moved together:
+    # after a boot 55 MiB went back to the host with that, and nothing without.
+    for name in ("drop_caches", "compact_memory"):
+        with open(f"/proc/sys/vm/{name}", "w", encoding="ascii") as file:  # noqa: PTH123
+            file.write("1")
 
 
 async def _trim(disk: str) -> None:
