@@ -109,6 +109,7 @@ class Anticipated:
         self._listings = _Bounded(MOST_LISTINGS)  # of folders, whole
         self._changing: dict[int, tuple[int, ...]] = {}  # requests under way, and what they change
         self._unused: list[int] = []
+        self._report_all = False  # of those, before anything else
         self._answers: dict[int, Callable[[int, memoryview], bytes | None]] = {
             LOOKUP: self._looked_up,
             GETATTR: self._attributes_of,
@@ -153,7 +154,11 @@ class Anticipated:
             self._changes(op, unique, node, request)
 
     def _forget(self, node: int) -> None:
+        """The kernel lets go of it, and so of all in it: the host, which does too, would not follow that."""
         self._drop(node)
+        for answer in tuple(self._folders.get(node, {}).values()):
+            self._drop(*NUMBER.unpack_from(answer))
+            self._report_all = True
         self._drop_folder(node)
         self._new.pop(node, None)
         self.open.drop(node)
@@ -350,7 +355,11 @@ class Anticipated:
 
     def reports(self) -> bytes:
         """Requests that tell the host of what is not needed any more; they go before any other."""
-        return self.forgotten() + self.closed()
+        told = self.forgotten(all_of_them=self._report_all)
+        while self._report_all and self._unused:
+            told += self.forgotten(all_of_them=True)
+        self._report_all = False
+        return told + self.closed()
 
     def closed(self, *, all_of_them: bool = False) -> bytes:
         """The one that tells of handles that are kept no more; empty while there are none, or few."""
@@ -383,8 +392,15 @@ class Anticipated:
         return True
 
     def _drop(self, node: int) -> None:
-        if self._take_out(node):
-            self._unused.append(node)
+        """And all in it, which nobody can get to without it: told to the host before it."""
+        found, rest = [], [node]
+        while rest:
+            one = rest.pop()
+            if self._take_out(one):
+                found.append(one)
+                rest += [NUMBER.unpack_from(answer)[0] for answer in self._folders.get(one, {}).values()]
+                self._drop_folder(one)
+        self._unused += reversed(found)
 
     def _drop_name(self, folder: int, name: bytes) -> None:
         found = self._folders.get(folder, {}).get(name)

@@ -11,6 +11,7 @@ from proa_guest import anticipated
 from proa_guest.anticipated import (
     BATCH_FORGET,
     FORGET,
+    GETATTR,
     INVAL_ENTRY,
     INVAL_INODE,
     LISTING,
@@ -21,8 +22,8 @@ from proa_guest.anticipated import (
     UNLINK,
     Anticipated,
 )
-from proa_guest.fuse import HEAD
-from tests.support.relayed import ATTRIBUTES, FOLDER, OTHER, listing, notice, pushed, request
+from proa_guest.fuse import HEAD, REQUEST
+from tests.support.relayed import ATTRIBUTES, FOLDER, OTHER, listing, look, notice, pushed, request
 
 READS = b"how it reads" * 10
 
@@ -92,3 +93,24 @@ def test_the_oldest_are_dropped_where_it_is_too_much(monkeypatch: pytest.MonkeyP
     asked = struct.pack("<QQI", 5, 0, 4096)
     assert here.answer(request(READDIRPLUS, OTHER, asked)) is not None
     assert here.answer(request(READDIRPLUS, OTHER + 1, asked)) is not None
+
+
+@pytest.mark.parametrize("by", ["forgotten", "another is there"])
+def test_what_is_in_a_folder_goes_with_it(by: str) -> None:
+    """Once the host has let go of the folder it may not know where that is, and tell no change of it."""
+    inner, file = 20, 21
+    here = Anticipated()
+    here.take(pushed((inner, b"inner")))
+    here.take(pushed((file, b"file"), folder=inner, attributes=ATTRIBUTES))
+    here.take(pushed(folder=inner, attributes=READS, what=LISTING))
+    if by == "forgotten":
+        assert here.answer(request(FORGET, FOLDER, struct.pack("<Q", 1))) is None
+        report = here.reports()  # before the kernel's own request
+    else:
+        here.not_true(notice(INVAL_ENTRY, struct.pack("<QII", FOLDER, 5, 0) + b"inner\0"))
+        report = here.forgotten(all_of_them=True)
+    start = REQUEST.size + anticipated.BATCH.size
+    assert [node for node, _ in anticipated.FORGOTTEN.iter_unpack(report[start:])] == [file, inner]
+    assert here.answer(request(READDIRPLUS, inner, struct.pack("<QQI", 5, 0, 4096))) is None
+    assert here.answer(request(GETATTR, inner)) is None
+    assert here.answer(look(b"file", inner)) is None
