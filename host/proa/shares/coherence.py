@@ -39,6 +39,8 @@ class Coherence:
         self.own = OwnChanges(tree.watches, *missed, outbox.overtaken, self._doubted)
         self._news = News(tree, outbox, self.own)
         self._comparison = Comparison(tree, outbox, self.own, self._news)
+        if self._watches.by_path:  # else they are watched wherever they are
+            tree.nodes.elsewhere = lambda node: self._comparison.found_elsewhere(node, self._since)
         self._gone_again: set[Place] = set()  # made and removed before it could be looked at
         self._following = False
         self._since = 0  # when all was last known to be told: nanoseconds of the host's clock

@@ -270,9 +270,12 @@ class Comparison:
         """It is where no path that the guest knows leads: what happens in it is not told any more."""
         for inner in self._within(node):
             self._tree.watches.release(inner)
-            self._outbox.inode(inner, content=True)
-            for name in tuple(inner.names):
-                self._outbox.entry(inner, name, expire=True)
+            self._not_trusted(inner)
+
+    def _not_trusted(self, node: Node) -> None:
+        self._outbox.inode(node, content=True)
+        for name in tuple(node.names):
+            self._outbox.entry(node, name, expire=True)
 
     def _within(self, node: Node) -> Iterator[Node]:
         """The folder, and all that the guest knows in it."""
@@ -288,6 +291,13 @@ class Comparison:
     def _beneath(self, node: Node, since: int) -> None:
         """It has moved: paths in it were looked at where it was, or where it was not known to be yet."""
         self._compare_with([folder for folder in self._within(node) if folder.is_folder], since)
+
+    def found_elsewhere(self, node: Node, since: int) -> None:
+        """The guest has found a folder where it was not known to be: what happened in it, nobody was told."""
+        with self._lock:
+            for inner in self._within(node):
+                self._not_trusted(inner)
+            self._beneath(node, since)
 
     # -- everything ---------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from proa.model.host_path import folded_name
 from proa.shares.protocol import ROOT
 from proa.shares.records import Dropped, Known, Left, Note, Placed, text
 
@@ -117,6 +118,11 @@ def _is_last(node: Node, place: Place) -> bool:
     return next(reversed(node.places), None) == place and place[0].names.get(place[1]) is node
 
 
+def _is_last_but_for_case(node: Node, place: Place) -> bool:
+    folder, name = next(reversed(node.places), (None, b""))
+    return folder is place[0] and folded_name(name) == folded_name(place[1])
+
+
 class Nodes:
     """All nodes. Safe for several threads."""
 
@@ -132,6 +138,7 @@ class Nodes:
         """
         self._dropped = dropped
         self._note = note
+        self.elsewhere: Callable[[Node], None] = lambda node: None  # told of folders found by another name
         self._lock = threading.Lock()
         self._most_folders = most_folders
         self._next = ROOT + 1
@@ -193,6 +200,7 @@ class Nodes:
 
     def seen(self, identity: Identity, root: Root, place: Place | None) -> Node:
         """The node of a file that was just looked at under that name; the guest knows it once more."""
+        elsewhere = False
         with self._lock:
             node = self._by_identity.get(identity)
             if node is None:
@@ -204,6 +212,7 @@ class Nodes:
                     self._put(node, place)
                     self._note(as_record(node, place))
             elif place is not None and not _is_last(node, place):
+                elsewhere = node.is_folder and not _is_last_but_for_case(node, place)
                 self._put(node, place)
                 self._note(Placed(node.number, place[0].number, text(place[1])))
             node.lookups += 1
@@ -212,7 +221,9 @@ class Nodes:
             if place is None and not node.is_top:
                 node.is_top = True
                 self._note(as_record(node))
-            return node
+        if elsewhere:
+            self.elsewhere(node)
+        return node
 
     def _put(self, node: Node, place: Place) -> None:
         node.places.pop(place, None)

@@ -154,3 +154,23 @@ def test_names_are_found_in_any_case_where_the_disk_takes_them_so(tmp_path: Path
     assert repeats(world) == [repeat(1, world.top, "Größe".encode(), b"a")]
     with pytest.raises(FileNotFoundError):  # in which case it may come to be is not known
         world.valid(world.top, b"none")
+
+
+def test_a_folder_that_the_guest_finds_elsewhere_is_not_trusted_any_more(world: World) -> None:
+    """What happened in it since was told by a path that led nowhere."""
+    (world.folder / "a/inner").mkdir(parents=True)
+    folder = world.look_up(world.top, b"a")
+    inner = world.look_up(folder, b"inner")
+    (world.folder / "a").rename(world.folder / "b")
+    (world.folder / "a").mkdir()
+    world.look_up(world.top, b"a")
+    (world.folder / "b/inner/new").write_text("x")
+    tell(world, ("b/inner/new", Kind.CREATED), ("a", MOVED | Kind.FOLDER))
+    world.begin()
+    world.until(world.operations.outbox.quiet)
+    world.told.clear()
+    assert world.look_up(world.top, b"b") is folder
+    world.until_told(
+        (Notice.INVAL_INODE, protocol.inval_inode(folder.number, content=True)),
+        (Notice.INVAL_INODE, protocol.inval_inode(inner.number, content=True)),
+    )
