@@ -135,8 +135,8 @@ class News:
                 if known.is_folder:
                     self._dead(known)
         self._outbox.made(folder, name, found)
-        if known is None or known.identity != identity(found):
-            self._outbox.entry(folder, name, expire=known is None)
+        # Also where it was told without asking: its kernel may keep from before that nothing is called so.
+        self._outbox.entry(folder, name, expire=known is None or known.identity == identity(found))
 
     def moved(self, old: Place, new: Place, kind: Kind) -> None:
         if self._is_another(old):

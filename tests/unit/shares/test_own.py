@@ -423,3 +423,16 @@ def test_an_owner_is_not_kept_for_a_file_that_was_replaced_this_moment(world: Wo
     with pytest.raises(OSError, match=os.strerror(errno.ESTALE)):
         tree.owners.write(at.parent, at.name, at.found, Owner(5, 6, 0o600))
     assert tree.owners.table() == []
+
+
+def test_a_name_that_the_guest_was_told_ahead_is_asked_for_again_once_it_is_told(world: World) -> None:
+    """It may keep from before that nothing was called so."""
+    (world.folder / "b").write_text("x")
+    world.look_up(world.top, b"b")
+    (world.folder / "a").write_text("x")
+    world.look_up(world.top, b"a")  # as it is told along with another answer
+    world.operations.coherence.follow([Change(world.top.watch, Kind.CREATED, b"a")])
+    told(
+        world,
+        [(Notice.INVAL_ENTRY, protocol.inval_entry(world.top.number, b"a", protocol.EXPIRE_ONLY))],
+    )
