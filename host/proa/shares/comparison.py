@@ -250,7 +250,7 @@ class Comparison:
                 return  # moved, which was told with its new name
             # That it is not there was found when something in it was looked for, and told to nobody.
             folder.names[name] = node
-        self._outbox.inode(one.place[0], content=True)
+        self._outbox.inode(folder, content=True)
         self._was_told(one.place, None)
         lives = self._lives_on(node)
         kind = (Kind.MOVED_FROM if lives else Kind.DELETED) | (Kind.FOLDER if node.is_folder else Kind(0))
